@@ -1,0 +1,52 @@
+// The main job: prose from a real model as it comes, then a question about a note a thousand tokens back.
+//
+//   sh setup.sh demo
+
+import { formatBytes, generate, type GenerateRecord, loadModel, openGpu } from "../mod.ts";
+import { textWithNotes } from "./notes_text.ts";
+
+const started = performance.now();
+const write = async (bytes: Uint8Array) => {
+  for (let at = 0; at < bytes.length;) at += await Deno.stdout.write(bytes.subarray(at));
+};
+const print = (text: string) => write(new TextEncoder().encode(text));
+
+using gpu = await openGpu();
+using model = await loadModel(gpu, new URL("./models/novel-llama", import.meta.url).pathname);
+await print(
+  `${gpu.adapter.description || gpu.adapter.vendor}, ${model.dtype}, ${model.config.modelType}\n\n`,
+);
+
+const opening = "The rain had not stopped for";
+const prose = generate(model, opening, { maxTokens: 120, seed: 7 });
+await print(opening);
+let firstAt: number | undefined;
+for await (const piece of prose) {
+  firstAt ??= performance.now();
+  await write(piece.bytes);
+}
+await print("\n\n");
+
+const { text, thing } = textWithNotes("Jane Castle");
+const question = generate(model, text, { maxTokens: 2, temperature: 0 });
+await print(`…${text.slice(text.lastIndexOf("\n\n") + 2)}`);
+for await (const piece of question) await write(piece.bytes);
+const answer = await question.record;
+const right = answer.text.trim() === thing;
+const note = text.slice(0, text.indexOf(`${thing}.`));
+const back = answer.usage.promptTokens - model.tokenizer!.encode(note).length;
+await print(`\n${right ? "right" : `wrong: it was ${thing}`}, from a note ${back} tokens back\n\n`);
+
+const describe = (name: string, { usage, timing, readbacks }: GenerateRecord) =>
+  `${name}: ${usage.promptTokens} + ${usage.completionTokens} tokens, first after ` +
+  `${timing.timeToFirstTokenMs.toFixed(0)} ms, then ${timing.decodeTokensPerSecond.toFixed(0)} tokens/s, ` +
+  `${readbacks} read-backs`;
+const record = await prose.record;
+console.error(describe("prose", record));
+console.error(describe("answer", answer));
+console.error(
+  `streaming began ${((firstAt ?? started) - started).toFixed(0)} ms after the start; ` +
+    `weights ${formatBytes(record.bytes.weights)}, cache of the answer ${formatBytes(answer.bytes.cache)}, ` +
+    `peak ${formatBytes(Math.max(record.bytes.peak, answer.bytes.peak))}`,
+);
+if (!right) Deno.exit(1);

@@ -1,0 +1,135 @@
+// cairn generate: continues a prompt.
+
+import {
+  formatBytes,
+  generate as generateText,
+  type GenerateRecord,
+  type GenerateRun,
+  type Model,
+} from "../../../mod.ts";
+import { columns } from "../columns.ts";
+import { type Command, print } from "../command.ts";
+import { EXIT, refused } from "../errors.ts";
+import { modelDirectory } from "../files.ts";
+import { interruptible } from "../interrupt.ts";
+import type { Io } from "../io.ts";
+import { withModel } from "../open_model.ts";
+import { GENERATE_FLAGS, generateOptions, MODEL_FLAGS, PROMPT_FLAGS } from "../options.ts";
+import { readPrompt, requireChatTemplate } from "../prompt.ts";
+import { statusLine } from "../status_line.ts";
+
+/** Continues a prompt: the text as it comes, or one JSON object at the end. */
+export const generate: Command = {
+  name: "generate",
+  summary: "Continue a prompt",
+  notes: [
+    "Without a prompt flag the text is read from stdin, as it is: a newline at its end counts too.",
+    "With --system or --chat-template the prompt is the user's message of a chat.",
+  ],
+  examples: [
+    [
+      'generate --model examples/models/novel-llama --prompt "The rain had not stopped for"',
+      "A text, written as it comes",
+    ],
+    [
+      'generate --model examples/models/novel-llama --prompt "It was" --max-tokens 20 --seed 7 --json',
+      "Text, ids, times and bytes as JSON",
+    ],
+  ],
+  flags: [
+    ...MODEL_FLAGS,
+    ...PROMPT_FLAGS,
+    "system",
+    "chat-template",
+    ...GENERATE_FLAGS,
+    "logprobs",
+    "json",
+    "quiet",
+  ],
+  run(io, values) {
+    return interruptible(io, async (signal) => {
+      const directory = await modelDirectory(io, values);
+      const { prompt, chatTemplate } = await readPrompt(io, values, signal);
+      if (values.system !== undefined) {
+        await requireChatTemplate(directory, chatTemplate, "leave --system out to continue plain text");
+      }
+      await withModel(io, values, signal, async (model) => {
+        const options = { ...generateOptions(values, model), chatTemplate, signal };
+        const run = begin(() => generateText(model, prompt, options));
+        if (values.json) {
+          // Nobody watches, so that submits are long.
+          await print(io, await run.record);
+          return;
+        }
+        const record = await stream(io, model, run, values.quiet ?? false);
+        if (values.logprobs !== undefined) io.stderr.write(logprobTable(model, record));
+        if (!values.quiet) io.stderr.write(statistics(record));
+      });
+      return signal.aborted ? EXIT.interrupted : EXIT.ok;
+    });
+  },
+};
+
+/** Begins a run; what it refuses is a wrong call. */
+function begin<T>(start: () => T): T {
+  try {
+    return start();
+  } catch (error) {
+    throw refused(error);
+  }
+}
+
+/** Writes pieces as they come; of a model without tokenizer the ids, in the form that `--prompt-ids` takes. */
+async function stream(
+  io: Io,
+  model: Model,
+  run: GenerateRun<GenerateRecord>,
+  quiet: boolean,
+): Promise<GenerateRecord> {
+  const status = statusLine(io, quiet);
+  status.show("Reading the prompt");
+  let last = "";
+  try {
+    for await (const { ids, text, bytes } of run) {
+      status.clear();
+      if (model.tokenizer) await io.stdout.write(bytes);
+      else await print(io, `${last && ","}${ids.join()}`);
+      last = model.tokenizer ? text || last : "ids";
+    }
+  } finally {
+    status.clear();
+  }
+  // Elsewhere than on a terminal the text is to the byte what the model wrote.
+  if (io.stdout.isTerminal && !last.endsWith("\n")) await print(io, "\n");
+  return await run.record;
+}
+
+function statistics({ usage, finishReason, seed, timing, bytes, readbacks }: GenerateRecord): string {
+  const ms = (value: number) => `${value.toFixed(0)} ms`;
+  const rate = (value: number) => `${value.toFixed(0)} tokens/s`;
+  return columns([
+    [
+      "tokens",
+      `${usage.promptTokens} prompt + ${usage.completionTokens} new, ended by ${finishReason}, seed ${seed}`,
+    ],
+    [
+      "time",
+      `load ${ms(timing.loadMs)}, first token ${ms(timing.timeToFirstTokenMs)}, ` +
+      `prefill ${rate(timing.prefillTokensPerSecond)}, decode ${rate(timing.decodeTokensPerSecond)}`,
+    ],
+    [
+      "memory",
+      `weights ${formatBytes(bytes.weights)}, cache ${formatBytes(bytes.cache)}, ` +
+      `activations ${formatBytes(bytes.activations)}, peak ${
+        formatBytes(bytes.peak)
+      }; ${readbacks} read-backs`,
+    ],
+  ]);
+}
+
+/** A line a token: its log-probability, and the likeliest ones with theirs. */
+function logprobTable(model: Model, { logprobs = [] }: GenerateRecord): string {
+  const name = (id: number) => model.tokenizer ? JSON.stringify(model.tokenizer.decode([id])) : String(id);
+  const entry = ({ id, logprob }: { id: number; logprob: number }) => `${name(id)} ${logprob.toFixed(3)}`;
+  return columns(logprobs.map((token) => [entry(token), token.top.map(entry).join("  ")]));
+}

@@ -1,0 +1,405 @@
+// The engine of a run: plans, cache and tables on the GPU. It feeds rows and replays plans; what to feed and when to stop
+// is decided above it.
+
+import { type Cache, createKvCache } from "../cache/mod.ts";
+import {
+  createRecorder,
+  createStaging,
+  createTimer,
+  formatBytes,
+  type Gpu,
+  type GpuAllocation,
+  type KernelTime,
+  type Recorder,
+  type Staging,
+  type Timer,
+} from "../gpu/mod.ts";
+import {
+  bindPlan,
+  type BoundPlan,
+  type Counts,
+  createWorkspace,
+  type Plan,
+  type WeightStore,
+  type Workspace,
+} from "../graph/mod.ts";
+import type { Model } from "../models/mod.ts";
+import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
+import { NONE, ROW_WORDS, SAMPLE_WORDS, SAMPLING_WORDS, STATE_WORDS, TILE_WORDS } from "../../wgsl/tables.ts";
+import { MAX_STOP_IDS } from "./options.ts";
+import { type DeviceTraits, logitBucket, makePlan, type Purpose, type RunSizes } from "./plans.ts";
+import {
+  FORCED_FIRST_WORD,
+  mostTiles,
+  packRows,
+  packSpans,
+  packTiles,
+  type StepRow,
+  tileCount,
+} from "./tables.ts";
+
+/** What an engine is made for. */
+export interface EngineSpec {
+  /** The model, loaded. */
+  readonly model: Model;
+  /** What the run is for. */
+  readonly purpose: Purpose;
+  /** Sizes. */
+  readonly sizes: RunSizes;
+  /** Times every kernel. */
+  readonly timed?: boolean;
+}
+
+/** Rows of one prefill step that are put together from several sequences. */
+export interface PrefillSlice {
+  /** Rows in order; rows of a sequence stand together. */
+  readonly rows: readonly StepRow[];
+  /** Indexes of rows whose logits are wanted. */
+  readonly logitRows: readonly number[];
+}
+
+/** Plans, cache and tables of a run. */
+export interface Engine {
+  /** The device. */
+  readonly gpu: Gpu;
+  /** What it was made for. */
+  readonly spec: EngineSpec;
+  /** What the layers keep. */
+  readonly cache: Cache;
+  /** Bytes by use. */
+  readonly bytes: { readonly cache: number; readonly activations: number };
+  /** Writes a table from byte `offset` on. */
+  write(
+    table: string,
+    data: ArrayBuffer | Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>,
+    offset?: number,
+  ): void;
+  /** A table's buffer. */
+  table(name: string): GPUBuffer;
+  /** Feeds one slice: submits the plan's segments. `record` may append copies to the same submit. */
+  prefill(slice: PrefillSlice, segments: readonly string[], record?: (recorder: Recorder) => void): void;
+  /** Replays segments for other logit rows of the slice fed last. */
+  head(
+    logitRows: readonly number[],
+    segments: readonly string[],
+    record?: (recorder: Recorder) => void,
+  ): void;
+  /** Says which sequences decode, one row each. */
+  beginDecode(sequences: readonly number[]): void;
+  /**
+   * Records decode steps; `longest` is the length of the longest sequence after them. A checkpoint is taken before them,
+   * `record` may append copies after them. Submit the commands before the next call.
+   */
+  decode(
+    steps: number,
+    longest: number,
+    options?: { readonly before?: Checkpoint; readonly record?: (recorder: Recorder) => void },
+  ): GPUCommandBuffer;
+  /** Buffer, offset and stride of a prefill result. */
+  result(name: string): { buffer: GPUBuffer; offset: number; stride: number };
+  /** A staging buffer for {@linkcode Engine.copySamples}. */
+  createSampleStaging(): Promise<Staging>;
+  /** Records the copy of states, samples and top log-probabilities into a staging buffer. */
+  copySamples(recorder: Recorder, staging: Staging): void;
+  /** Splits what {@linkcode Engine.copySamples} copied. */
+  splitSamples(data: ArrayBuffer): Record<"states" | "samples" | "top", Uint32Array<ArrayBuffer>>;
+  /** The last of the next `total` tokens of sequence 0 are these, whatever the logits say. */
+  force(ids: readonly number[], total: number): void;
+  /** Goes back to a checkpoint. */
+  restore(from: Checkpoint): void;
+  /** Makes room for a checkpoint. */
+  createCheckpoint(): Promise<Checkpoint>;
+  /** Kernel times of the submits so far, when timed. */
+  times(): Promise<KernelTime[]>;
+  /** Frees everything but the weights. */
+  release(): void;
+}
+
+/** A copy of everything that changes in place. */
+export interface Checkpoint {
+  readonly buffer: GPUBuffer;
+  release(): void;
+}
+
+/** Traits of an open device. */
+export function deviceTraits(gpu: Gpu): DeviceTraits {
+  return {
+    features: gpu.features,
+    bindingBytes: Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize),
+    workgroupBytes: gpu.limits.maxComputeWorkgroupStorageSize,
+  };
+}
+
+/** Bytes of the tables of a run. */
+export function tableBytes(model: Model, purpose: Purpose, sizes: RunSizes): Record<string, number> {
+  const sequences = sizes.capacities.length;
+  const rows = Math.max(sizes.prefillRows, sequences);
+  const tables: Record<string, number> = {
+    rows: rows * ROW_WORDS * 4,
+    spans: sequences * 8,
+    tiles: mostTiles(rows, sequences, TILE_ROWS) * TILE_WORDS * 4,
+    logitRows: Math.max(sizes.logitRows, sequences) * 4,
+    states: sequences * STATE_WORDS * 4,
+  };
+  if (purpose.type === "score") {
+    tables.targets = sizes.logitRows * 4;
+    tables.nll = sizes.logitRows * 4;
+  }
+  if (purpose.type === "sample") {
+    const { ring, logprobs, edits } = purpose.sampling;
+    tables.settings = sequences * SAMPLING_WORDS * 4;
+    tables.stopIds = MAX_STOP_IDS * 4;
+    tables.forced = ring * 4;
+    tables.samples = sequences * ring * SAMPLE_WORDS * 4;
+    tables.logSumExps = Math.max(sizes.logitRows, sequences) * 4;
+    tables.top = sequences * ring * (logprobs ?? 0) * 8;
+    if (edits) {
+      tables.counts = sequences * model.config.vocabularySize * 4;
+      tables.bias = sequences * model.config.vocabularySize * 4;
+    }
+  }
+  return tables;
+}
+
+/**
+ * Makes an engine: plans, compiled kernels, cache, tables.
+ *
+ * @throws {GpuMemoryError} when it does not fit; nothing stays allocated then.
+ * @throws {RangeError} when one of its buffers is over the device's binding limit.
+ */
+export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> {
+  const { model, purpose, sizes } = spec;
+  const store = requireStore(model);
+  gpu.check();
+  const traits = deviceTraits(gpu);
+  const sequences = sizes.capacities.length;
+  const plans: Plan[] = [makePlan(model, traits, "prefill", purpose, sizes)];
+  if (purpose.type === "sample") plans.push(makePlan(model, traits, "decode", purpose, sizes));
+  for (const [i, plan] of plans.entries()) {
+    plan.memory.slots.forEach((size) =>
+      checkBinding(`the values of ${i ? "decode" : "prefill"}`, size, traits)
+    );
+  }
+  const sizeOf = Object.entries(tableBytes(model, purpose, sizes));
+  for (const [name, size] of sizeOf) checkBinding(`the table ${name}`, size, traits);
+  const held: { release(): void }[] = [];
+  const release = () => {
+    for (const part of held.reverse()) part.release();
+    held.length = 0;
+  };
+  store.retain();
+  held.push(store);
+  try {
+    const cache = await createKvCache(gpu, {
+      requests: plans[0].caches,
+      capacities: sizes.capacities,
+      dtype: model.dtype,
+      bindingBytes: traits.bindingBytes,
+    });
+    held.push(cache);
+    const workspace: Workspace = createWorkspace(gpu);
+    held.push(workspace);
+    for (const plan of plans) await workspace.fit(plan.memory.slots);
+
+    const tables = new Map<string, GPUBuffer>(cache.resources);
+    let tableSum = 0;
+    const allocate = async (name: string, size: number): Promise<GpuAllocation> => {
+      const allocation = await gpu.memory.allocate({
+        label: name,
+        owner: "activations",
+        size,
+        usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+      });
+      held.push(allocation);
+      tableSum += allocation.size;
+      tables.set(name, allocation.buffer);
+      return allocation;
+    };
+    for (const [name, size] of sizeOf) await allocate(name, size);
+    const constants = new Map(plans.flatMap((plan) => [...plan.constants]));
+    for (const [name, make] of constants) {
+      const data = make() as Float32Array<ArrayBuffer>;
+      checkBinding(`the table ${name}`, data.byteLength, traits);
+      await allocate(name, data.byteLength);
+      gpu.device.queue.writeBuffer(tables.get(name)!, 0, data);
+    }
+    const table = (name: string): GPUBuffer => {
+      const buffer = tables.get(name);
+      if (!buffer) throw new Error(`This run has no table ${name}`);
+      return buffer;
+    };
+    const bound: BoundPlan[] = [];
+    for (const plan of plans) {
+      bound.push(await bindPlan(gpu, plan, { weights: store, workspace, resource: table }));
+      held.push(bound.at(-1)!);
+    }
+    const timer: Timer | undefined = spec.timed ? await createTimer(gpu, 16384) : undefined;
+    if (timer) held.push({ release: () => timer.dispose() });
+    return assemble(gpu, spec, {
+      cache,
+      workspace,
+      bound,
+      tables: table,
+      timer,
+      tableSum,
+      sequences,
+      release,
+    });
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+function checkBinding(what: string, size: number, { bindingBytes }: DeviceTraits): void {
+  if (size <= bindingBytes) return;
+  throw new RangeError(
+    `This run needs ${formatBytes(size)} for ${what}, over this device's binding limit of ` +
+      `${formatBytes(bindingBytes)}: use fewer sequences at once, or shorter ones`,
+  );
+}
+
+function requireStore(model: Model): WeightStore {
+  if (!model.store) {
+    throw new Error("The model was only described, its weights are not on the GPU: load it with loadModel");
+  }
+  return model.store;
+}
+
+interface Parts {
+  readonly cache: Cache;
+  readonly workspace: Workspace;
+  readonly bound: readonly BoundPlan[];
+  readonly tables: (name: string) => GPUBuffer;
+  readonly timer: Timer | undefined;
+  readonly tableSum: number;
+  readonly sequences: number;
+  readonly release: () => void;
+}
+
+function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
+  const { cache, workspace, bound, tables, timer, sequences } = parts;
+  const { queue } = gpu.device;
+  const { purpose } = spec;
+  const [prefillPlan, decodePlan] = bound;
+  let counts: Counts = {};
+  let decodeRows = 0;
+  const write: Engine["write"] = (name, data, offset = 0) => {
+    if (data.byteLength > 0) queue.writeBuffer(tables(name), offset, data as ArrayBuffer);
+  };
+  const submit = (plan: BoundPlan, segments: readonly string[], record?: (recorder: Recorder) => void) => {
+    plan.setCounts(counts);
+    const recorder = createRecorder(gpu, timer);
+    plan.record(recorder, segments);
+    record?.(recorder);
+    queue.submit([recorder.finish()]);
+  };
+  const sampling = purpose.type === "sample" ? purpose.sampling : undefined;
+  const sampleSizes = {
+    states: sequences * STATE_WORDS * 4,
+    samples: sequences * (sampling?.ring ?? 0) * SAMPLE_WORDS * 4,
+    top: sequences * (sampling?.ring ?? 0) * (sampling?.logprobs ?? 0) * 8,
+  };
+  const mutable = [
+    { buffer: tables("states"), offset: 0, size: sequences * STATE_WORDS * 4 },
+    ...cache.mutable,
+  ];
+  const copyRanges = (encoder: GPUCommandEncoder, checkpoint: Checkpoint, way: "save" | "restore") => {
+    let at = 0;
+    for (const { buffer, offset, size } of mutable) {
+      if (way === "save") encoder.copyBufferToBuffer(buffer, offset, checkpoint.buffer, at, size);
+      else encoder.copyBufferToBuffer(checkpoint.buffer, at, buffer, offset, size);
+      at += size;
+    }
+  };
+  return {
+    gpu,
+    spec,
+    cache,
+    bytes: {
+      cache: cache.bytes,
+      activations: workspace.bytes + parts.tableSum + bound.reduce((sum, plan) => sum + plan.bytes, 0),
+    },
+    write,
+    table: tables,
+    prefill({ rows, logitRows }, segments, record): void {
+      const tiles = packTiles(rows, TILE_ROWS);
+      write("rows", packRows(rows));
+      write("spans", packSpans(rows, sequences));
+      write("tiles", tiles);
+      write("logitRows", new Uint32Array(logitRows));
+      counts = {
+        rows: rows.length,
+        logits: logitRows.length,
+        tiles: tileCount(tiles),
+        longest: Math.max(...rows.map((row) => row.position)) + 1,
+      };
+      submit(prefillPlan, segments, record);
+    },
+    head(logitRows, segments, record): void {
+      write("logitRows", new Uint32Array(logitRows));
+      counts = { ...counts, logits: logitRows.length };
+      submit(prefillPlan, segments, record);
+    },
+    beginDecode(active): void {
+      const rows = active.map((sequence) => ({ token: NONE, sequence, position: 0, index: 0 }));
+      decodeRows = rows.length;
+      write("rows", packRows(rows));
+      write("spans", packSpans(rows, sequences));
+      write("logitRows", new Uint32Array(active.map((_, i) => i)));
+    },
+    decode(steps, longest, { before, record } = {}): GPUCommandBuffer {
+      counts = { rows: decodeRows, logits: decodeRows, tiles: 0, longest };
+      decodePlan.setCounts(counts);
+      const recorder = createRecorder(gpu, timer);
+      if (before) copyRanges(recorder.encoder(), before, "save");
+      for (let i = 0; i < steps; i++) decodePlan.record(recorder, ["body", "head", "sample"]);
+      record?.(recorder);
+      return recorder.finish();
+    },
+    result: (name) => prefillPlan.result(name),
+    createSampleStaging: () => createStaging(gpu, sampleSizes.states + sampleSizes.samples + sampleSizes.top),
+    copySamples(recorder, staging): void {
+      let target = 0;
+      for (const [name, size] of Object.entries(sampleSizes)) {
+        if (size) staging.copy(recorder.encoder(), tables(name), 0, size, target);
+        target += size;
+      }
+    },
+    splitSamples(data) {
+      const words = new Uint32Array(data);
+      const states = sampleSizes.states / 4;
+      const samples = states + sampleSizes.samples / 4;
+      return {
+        states: words.slice(0, states),
+        samples: words.slice(states, samples),
+        top: words.slice(samples, samples + sampleSizes.top / 4),
+      };
+    },
+    force(ids, total): void {
+      write("forced", new Uint32Array(ids));
+      // Token i of the run is forced[forcedFirst + i], counted with wrap-around.
+      write("settings", new Uint32Array([ids.length - total, total]), FORCED_FIRST_WORD * 4);
+    },
+    restore(from): void {
+      const encoder = gpu.device.createCommandEncoder();
+      copyRanges(encoder, from, "restore");
+      queue.submit([encoder.finish()]);
+    },
+    async createCheckpoint(): Promise<Checkpoint> {
+      return await gpu.memory.allocate({
+        label: "checkpoint",
+        owner: "activations",
+        size: mutable.reduce((sum, range) => sum + range.size, 0),
+        usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+      });
+    },
+    times: () => timer ? timer.read() : Promise.resolve([]),
+    release: parts.release,
+  };
+}
+
+/** Logit rows that a run over at most `rows` rows computes at once. */
+export function logitRowsFor(model: Model, rows: number): number {
+  return logitBucket(model, rows);
+}

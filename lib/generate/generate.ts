@@ -1,0 +1,177 @@
+// generate: text from one prompt or several, packed into one run.
+
+import type { Model } from "../models/mod.ts";
+import { decodeLoop, RING } from "./decode_loop.ts";
+import { createEngine, type EngineSpec } from "./engine.ts";
+import { type GenerateOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { createOutput, type Output } from "./output.ts";
+import { prefillBucket } from "./plans.ts";
+import { prefill } from "./prefill.ts";
+import { allowedTokens, encodePrompt, isBatch, type Prompt } from "./prompt.ts";
+import { type GenerateRecord, type GenerateRun, type RunControl, startRun } from "./run.ts";
+import { writeSampling } from "./sampling_tables.ts";
+import { gpuOf } from "./gpu_of.ts";
+
+/**
+ * Continues a prompt. The run starts at once; iterate over its pieces, or only await its record. Options out of range,
+ * an empty prompt or one over the context are errors before anything runs.
+ *
+ * ```ts ignore
+ * const run = generate(model, "The rain had not stopped for", { maxTokens: 200, seed: 7 });
+ * for await (const piece of run) await Deno.stdout.write(piece.bytes);
+ * console.error(await run.record);
+ * ```
+ *
+ * @throws {RangeError} when an option or the prompt is out of range.
+ */
+export function generate(
+  model: Model,
+  prompt: Prompt,
+  options?: GenerateOptions,
+): GenerateRun<GenerateRecord>;
+/**
+ * Continues several prompts at once, packed into one run: each gets what it gets alone. Pieces come interleaved with the
+ * `index` of their prompt; the record is an array.
+ */
+export function generate(
+  model: Model,
+  prompts: readonly Prompt[],
+  options?: GenerateOptions,
+): GenerateRun<GenerateRecord[]>;
+/** Continues one prompt or several. */
+export function generate(
+  model: Model,
+  prompt: Prompt | readonly Prompt[],
+  options: GenerateOptions = {},
+): GenerateRun<GenerateRecord> | GenerateRun<GenerateRecord[]> {
+  const start = performance.now();
+  const resolved = resolveOptions(model, options);
+  const batch = isBatch(prompt);
+  const prompts = (batch ? prompt : [prompt]).map((one) => encodePrompt(model, one, options));
+  const limits = prompts.map((ids) => allowedTokens(model, ids.length, resolved.maxTokens));
+  gpuOf(model);
+  const work = (control: RunControl) => runPrompts(model, prompts, limits, resolved, control, start);
+  return batch ? startRun(work) : startRun(async (control) => (await work(control))[0]);
+}
+
+/** What an engine needs to generate for prompts of these lengths. */
+export function generateSpec(
+  model: Model,
+  promptTokens: readonly number[],
+  maxTokens: readonly number[],
+  options: Pick<ResolvedOptions, "edits" | "logprobs" | "batchInvariant">,
+): EngineSpec {
+  const { edits, logprobs, batchInvariant } = options;
+  return {
+    model,
+    purpose: {
+      type: "sample",
+      sampling: { edits, ring: RING, ...(logprobs === undefined ? {} : { logprobs }) },
+    },
+    sizes: {
+      capacities: promptTokens.map((length, i) => length + maxTokens[i]),
+      prefillRows: prefillBucket(model, promptTokens.reduce((a, b) => a + b, 0)),
+      logitRows: promptTokens.length,
+      batchInvariant,
+    },
+  };
+}
+
+async function runPrompts(
+  model: Model,
+  prompts: readonly number[][],
+  limits: readonly number[],
+  options: ResolvedOptions,
+  control: RunControl,
+  start: number,
+): Promise<GenerateRecord[]> {
+  const gpu = gpuOf(model);
+  gpu.memory.resetPeak();
+  const engine = await createEngine(
+    gpu,
+    generateSpec(model, prompts.map((ids) => ids.length), limits, options),
+  );
+  try {
+    writeSampling(engine, options, prompts.map((_, i) => ({ position: 0, remaining: limits[i] })), prompts);
+    const outputs = prompts.map((ids, index) => createOutput(model, ids, index, options));
+    const prefillAt = performance.now();
+    const result = await decodeLoop(
+      engine,
+      {
+        sequences: prompts.map((ids, i) => ({ length: ids.length, maxTokens: limits[i] })),
+        runAhead: options.runAhead,
+        rewindable: false,
+      },
+      (record) =>
+        prefill(engine, prompts.map((ids, sequence) => ({ sequence, ids, position: 0 })), true, record),
+      outputHooks(outputs, options, control),
+    );
+    return makeRecords(outputs, prompts, options, {
+      start,
+      prefillAt,
+      ...result,
+      loadMs: model.loadMs,
+      bytes: { ...engine.bytes, weights: model.store?.bytes ?? 0, peak: gpu.memory.peak },
+    });
+  } finally {
+    engine.release();
+  }
+}
+
+/** Connects the decode loop with the texts it makes. */
+export function outputHooks(outputs: readonly Output[], options: ResolvedOptions, control: RunControl) {
+  const aborted = () => options.signal?.aborted === true || control.abandoned();
+  return {
+    take: (sequence: number, sample: Parameters<Output["take"]>[0]) => outputs[sequence].take(sample),
+    flush(): void {
+      if (aborted()) { for (const output of outputs) output.abort(); }
+      for (const output of outputs) {
+        const piece = output.piece();
+        if (piece) control.push(piece);
+      }
+    },
+    aborted,
+    watched: control.watched,
+  };
+}
+
+/** What the records of a run share. */
+export interface RunFacts {
+  readonly start: number;
+  readonly prefillAt: number;
+  readonly firstTokenAt: number;
+  readonly readbacks: number;
+  readonly loadMs: number;
+  readonly bytes: GenerateRecord["bytes"];
+}
+
+/** Makes the records at the end of a run. */
+export function makeRecords(
+  outputs: readonly Output[],
+  prompts: readonly (readonly number[])[],
+  options: ResolvedOptions,
+  facts: RunFacts,
+): GenerateRecord[] {
+  const { start, prefillAt, firstTokenAt, readbacks, loadMs, bytes } = facts;
+  const promptTokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
+  const later = outputs.reduce((sum, { ids }) => sum + Math.max(0, ids.length - 1), 0);
+  const perSecond = (tokens: number, ms: number) => ms > 0 ? tokens / ms * 1000 : 0;
+  const timing = {
+    loadMs,
+    timeToFirstTokenMs: firstTokenAt - start,
+    prefillTokensPerSecond: perSecond(promptTokens, firstTokenAt - prefillAt),
+    decodeTokensPerSecond: perSecond(later, performance.now() - firstTokenAt),
+  };
+  return outputs.map((output, i) => ({
+    text: output.text,
+    ids: output.ids,
+    promptIds: prompts[i],
+    finishReason: output.finishReason ?? "aborted",
+    seed: options.seed,
+    usage: { promptTokens: prompts[i].length, completionTokens: output.ids.length },
+    timing,
+    bytes,
+    readbacks,
+    ...(options.logprobs === undefined ? {} : { logprobs: output.logprobs }),
+  }));
+}

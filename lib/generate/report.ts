@@ -1,0 +1,127 @@
+// What a run would take, told without a GPU: bytes by layer and the kernels of a decode step.
+
+import { kvCacheBytes } from "../cache/mod.ts";
+import { kernelCounts, type Plan, printPlan, weightBytes } from "../graph/mod.ts";
+import type { Model } from "../models/mod.ts";
+import { tableBytes } from "./engine.ts";
+import { generateSpec } from "./generate.ts";
+import { type DeviceTraits, makePlan } from "./plans.ts";
+import { allowedTokens } from "./prompt.ts";
+
+/** Lengths of the run that is asked about. */
+export interface PlanOptions {
+  /** Tokens of the prompt. */
+  readonly promptTokens: number;
+  /** New tokens. Default: 256, or what the context leaves. */
+  readonly maxTokens?: number;
+  /** Sequences at once. Default: 1. */
+  readonly sequences?: number;
+  /** One kernel family whatever the row count. */
+  readonly batchInvariant?: boolean;
+  /** Traits of the device. Default: a GPU with f16 and subgroups and the smallest binding that WebGPU guarantees. */
+  readonly device?: DeviceTraits;
+}
+
+/** What a run would take. Field names are those of `cairn plan --json`. */
+export interface PlanReport {
+  /** Tokens of each prompt. */
+  readonly promptTokens: number;
+  /** New tokens of each sequence. */
+  readonly maxTokens: number;
+  /** By layer: tokens in the cache after the prompt, and bytes allocated for prompt and new tokens. */
+  readonly layers: readonly {
+    readonly index: number;
+    readonly kind: string;
+    readonly cacheTokens: number;
+    readonly cacheBytes: number;
+    readonly stateBytes: number;
+  }[];
+  /** Bytes of a run, as its record reports them. */
+  readonly bytes: { readonly weights: number; readonly cache: number; readonly activations: number };
+  /** Kernel calls of prefill and decode. */
+  readonly kernels: readonly { readonly name: string; readonly count: number }[];
+  /** Both plans as text. */
+  readonly text: string;
+}
+
+const DEFAULT_DEVICE: DeviceTraits = {
+  features: { f16: true, subgroups: true, subgroupMinSize: 32, subgroupMaxSize: 32, timestamps: true },
+  bindingBytes: 128 * 2 ** 20,
+  workgroupBytes: 32768,
+};
+
+/**
+ * Plans a run without running it; needs no GPU.
+ *
+ * @throws {RangeError} when the lengths are no whole numbers from 1, or over the model's context.
+ */
+export function planRun(model: Model, options: PlanOptions): PlanReport {
+  const { promptTokens, sequences = 1, device = DEFAULT_DEVICE } = options;
+  for (
+    const [name, value] of Object.entries({ promptTokens, maxTokens: options.maxTokens ?? 1, sequences })
+  ) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new RangeError(`${name} must be a whole number of at least 1: current value is ${value}`);
+    }
+  }
+  const maxTokens = allowedTokens(model, promptTokens, options.maxTokens);
+  const lengths = new Array<number>(sequences).fill(promptTokens);
+  const spec = generateSpec(model, lengths, new Array<number>(sequences).fill(maxTokens), {
+    edits: false,
+    logprobs: undefined,
+    batchInvariant: options.batchInvariant ?? false,
+  });
+  const plans = (["prefill", "decode"] as const).map((phase) =>
+    makePlan(model, device, phase, spec.purpose, spec.sizes)
+  );
+  const cache = kvCacheBytes({
+    requests: plans[0].caches,
+    capacities: spec.sizes.capacities,
+    dtype: model.dtype,
+    bindingBytes: device.bindingBytes,
+  });
+  const kernels = new Map<string, number>();
+  for (const { name, count } of plans.flatMap(kernelCounts)) {
+    kernels.set(name, (kernels.get(name) ?? 0) + count);
+  }
+  return {
+    promptTokens,
+    maxTokens,
+    layers: cache.layers.map(({ index, kind, cacheBytes, stateBytes }) => ({
+      index,
+      kind,
+      cacheTokens: promptTokens * sequences,
+      cacheBytes,
+      stateBytes,
+    })),
+    bytes: {
+      weights: model.weights.reduce((sum, weight) => sum + weightBytes(weight), 0),
+      cache: cache.bytes,
+      activations: activationBytes(model, plans, spec),
+    },
+    kernels: [...kernels].map(([name, count]) => ({ name, count })).sort((a, b) => b.count - a.count),
+    text: plans.map(printPlan).join("\n\n"),
+  };
+}
+
+/** Bytes of workspace and tables, without the uniform arenas, whose alignment the device decides. */
+function activationBytes(
+  model: Model,
+  plans: readonly Plan[],
+  spec: ReturnType<typeof generateSpec>,
+): number {
+  const slots: number[] = [];
+  for (const plan of plans) {
+    [...plan.memory.slots].sort((a, b) => b - a).forEach((bytes, i) =>
+      slots[i] = Math.max(slots[i] ?? 0, bytes)
+    );
+  }
+  const tables = Object.values(tableBytes(model, spec.purpose, spec.sizes));
+  const constants = [...new Map(plans.flatMap((plan) => [...plan.constants])).values()].map((make) =>
+    make().byteLength
+  );
+  return [...slots, ...tables, ...constants].reduce(
+    (sum, size) => sum + Math.max(16, Math.ceil(size / 16) * 16),
+    0,
+  );
+}

@@ -1,0 +1,112 @@
+// score: how likely a model finds a text.
+
+import { readBuffer } from "../gpu/mod.ts";
+import type { Model } from "../models/mod.ts";
+import { createFeedEngine, groups } from "./forward.ts";
+import { gpuOf } from "./gpu_of.ts";
+import { sliceRows } from "./prefill.ts";
+import { encodePrompt, positionLimit, type Prompt } from "./prompt.ts";
+
+/** Options of {@linkcode score}. */
+export interface ScoreOptions {
+  /** Tokens of context a window has. Default: the model's context. */
+  readonly window?: number;
+  /** Tokens from one window to the next; every token is scored once, with as much context as its window has. Default: half the window. */
+  readonly stride?: number;
+  /** Whether BOS is set before a text. Default: as the tokenizer says. */
+  readonly bos?: boolean;
+  /** Ends scoring with an error. */
+  readonly signal?: AbortSignal;
+  /** Told after every window. */
+  readonly onProgress?: (scored: number, total: number) => void;
+}
+
+/** What {@linkcode score} gives. Field names are those of `cairn score --json`. */
+export interface Score {
+  /** Scored tokens: all but the first. */
+  readonly tokens: number;
+  /** Mean negative log-likelihood a token, natural log. */
+  readonly meanNll: number;
+  /** exp(meanNll). */
+  readonly perplexity: number;
+  /** Bits a byte of UTF-8; null for token ids. */
+  readonly bitsPerByte: number | null;
+  /** Window that was used. */
+  readonly window: number;
+  /** Stride that was used. */
+  readonly stride: number;
+  /** Negative log-likelihood of every scored token. */
+  readonly nll: Float32Array<ArrayBuffer>;
+}
+
+/**
+ * Scores a text or token ids with sliding windows.
+ *
+ * @throws {RangeError} when there are fewer than two tokens, or window and stride do not fit.
+ */
+export async function score(model: Model, prompt: Prompt, options: ScoreOptions = {}): Promise<Score> {
+  const ids = encodePrompt(model, prompt, options.bos === undefined ? {} : { bos: options.bos });
+  if (ids.length < 2) {
+    throw new RangeError("Scoring needs at least two tokens: the first one is only context");
+  }
+  const limit = positionLimit(model);
+  const window = options.window ?? limit ?? Math.max(2, ids.length);
+  if (!Number.isInteger(window) || window < 2 || (limit !== undefined && window > limit)) {
+    throw new RangeError(`window must be from 2 to ${limit ?? "any length"}: current value is ${window}`);
+  }
+  const stride = options.stride ?? Math.max(1, Math.floor(window / 2));
+  if (!Number.isInteger(stride) || stride < 1 || stride >= window) {
+    throw new RangeError(
+      `stride must be from 1 to ${window - 1}, less than the window: current value is ${stride}`,
+    );
+  }
+  const nll = new Float32Array(ids.length - 1);
+  const gpu = gpuOf(model);
+  const engine = await createFeedEngine(model, Math.min(window, ids.length), { type: "score" });
+  try {
+    const { prefillRows, logitRows } = engine.spec.sizes;
+    const empty = new Uint32Array(8);
+    let scored = 1;
+    for (let start = 0; scored < ids.length; start += stride) {
+      options.signal?.throwIfAborted();
+      const part = ids.slice(start, start + window);
+      engine.write("states", empty);
+      engine.cache.reset();
+      for (const rows of sliceRows([{ sequence: 0, ids: part, position: 0 }], prefillRows)) {
+        engine.prefill({ rows, logitRows: [] }, ["body"]);
+        // Row p predicts token p + 1 of the window.
+        const wanted = rows.flatMap((row, i) =>
+          row.position + 1 < part.length && start + row.position + 1 >= scored ? [i] : []
+        );
+        for (const group of groups(wanted, logitRows)) {
+          const first = start + rows[group[0]].position;
+          engine.write("targets", new Uint32Array(ids.slice(first + 1, first + 1 + group.length)));
+          engine.head(group, ["head", "score"]);
+          const data = await readBuffer(gpu, engine.table("nll"), 0, group.length * 4);
+          nll.set(new Float32Array(data), first);
+        }
+      }
+      scored = Math.min(ids.length, start + part.length);
+      options.onProgress?.(scored, ids.length);
+    }
+  } finally {
+    engine.release();
+  }
+  const sum = nll.reduce((a, b) => a + b, 0);
+  const meanNll = sum / nll.length;
+  const bytes = typeof prompt === "string" ? scoredBytes(model, prompt, ids[0]) : 0;
+  return {
+    tokens: nll.length,
+    meanNll,
+    perplexity: Math.exp(meanNll),
+    bitsPerByte: bytes > 0 ? sum / Math.LN2 / bytes : null,
+    window,
+    stride,
+    nll,
+  };
+}
+
+/** Bytes of a text without those of its first token, which is not scored. */
+function scoredBytes(model: Model, text: string, first: number): number {
+  return new TextEncoder().encode(text).length - (model.tokenizer?.bytesOf(first).length ?? 0);
+}

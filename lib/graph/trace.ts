@@ -1,0 +1,130 @@
+// Tracing: layers call ops, ops append operations. One trace gives one plan.
+
+import type { GpuFeatures } from "../gpu/mod.ts";
+import type { Kernel, Parameters, StorageType } from "../../wgsl/kernel.ts";
+import type { Operand } from "./dispatch.ts";
+import type { Counts, Rows, Value } from "./value.ts";
+
+/** What a plan is made for. */
+export interface Target {
+  /** `prefill` takes tokens from the host, `decode` from what was sampled last. */
+  readonly phase: "prefill" | "decode";
+  /** The step's rows. */
+  readonly rows: Rows;
+  /** The rows whose logits are wanted; in `decode` the same as `rows`. */
+  readonly logits: Rows;
+  /** Sequences in the tables. */
+  readonly sequences: number;
+  /** Cache slots of each KV head in a layer, over all sequences. */
+  readonly slots: number;
+  /** Longest a sequence may become. */
+  readonly longest: number;
+  /** Storage type of caches. */
+  readonly cacheType: StorageType;
+  /** Granted features. */
+  readonly features: GpuFeatures;
+  /** Largest storage binding in bytes. */
+  readonly bindingBytes: number;
+  /** Workgroup memory in bytes. */
+  readonly workgroupBytes: number;
+}
+
+/** What lowering an operation writes to. */
+export interface Emit {
+  /** What the plan is made for. */
+  readonly target: Target;
+  /** The trace being lowered; scratch values are made here. */
+  readonly trace: Trace;
+  /** Appends a kernel call. */
+  dispatch(
+    kernel: Kernel,
+    operands: readonly Operand[],
+    parameters: (counts: Counts) => Parameters,
+  ): void;
+}
+
+/** What an op is: its name, and how it becomes kernel calls. */
+export interface OpDefinition<A> {
+  /** Field-standard name, for printed plans. */
+  readonly kind: string;
+  /** Whether its inputs may be views: ranges of columns of a wider value. Default: no. */
+  readonly takesViews?: boolean;
+  /** Emits the kernel calls of an operation. */
+  lower(operation: Operation<A>, emit: Emit): void;
+}
+
+/** One op in a trace. */
+export interface Operation<A = unknown> {
+  /** What it is. */
+  readonly definition: OpDefinition<A>;
+  /** Values it reads. */
+  readonly inputs: readonly Value[];
+  /** Values it makes. */
+  readonly outputs: readonly Value[];
+  /** Its other arguments. */
+  readonly attributes: A;
+  /** Part of the plan it belongs to; parts are replayed apart. */
+  readonly segment: string;
+}
+
+/** What a core keeps between steps, asked for while tracing. */
+export interface CacheRequest {
+  /** Which cache makes it, for example `kv`. */
+  readonly kind: string;
+  /** Index of the layer among those with a cache, from 0. */
+  readonly layer: number;
+  /** Sizes, as the cache's kind defines them. */
+  readonly sizes: Readonly<Record<string, number>>;
+}
+
+/** A trace being made. */
+export interface Trace {
+  /** What the plan is made for. */
+  readonly target: Target;
+  /** Operations so far. */
+  readonly operations: Operation[];
+  /** Caches asked for so far. */
+  readonly caches: CacheRequest[];
+  /** Host tables asked for so far, by resource name; written once when a plan is bound. */
+  readonly constants: Map<string, () => Float32Array>;
+  /** Values that layers name for those who ask for them, such as the last hidden states. */
+  readonly marks: Map<string, Value>;
+  /** Part of the plan that new operations belong to. */
+  segment: string;
+  /** Makes a new value. */
+  value(name: string, rows: Rows, width: number): Value;
+  /** Appends an operation. */
+  append<A>(
+    definition: OpDefinition<A>,
+    inputs: readonly Value[],
+    outputs: readonly Value[],
+    attributes: A,
+  ): void;
+  /** Asks for a cache for the next layer of this kind. */
+  cache(kind: string, sizes: Readonly<Record<string, number>>): CacheRequest;
+}
+
+/** Begins a trace. */
+export function createTrace(target: Target): Trace {
+  let values = 0;
+  const trace: Trace = {
+    target,
+    operations: [],
+    caches: [],
+    constants: new Map(),
+    marks: new Map(),
+    segment: "body",
+    value: (name, rows, width) => ({ id: values++, name, rows, width }),
+    append(definition, inputs, outputs, attributes): void {
+      trace.operations.push(
+        { definition, inputs, outputs, attributes, segment: trace.segment } as Operation<unknown>,
+      );
+    },
+    cache(kind, sizes): CacheRequest {
+      const request = { kind, layer: trace.caches.filter((c) => c.kind === kind).length, sizes };
+      trace.caches.push(request);
+      return request;
+    },
+  };
+  return trace;
+}

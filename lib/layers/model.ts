@@ -1,0 +1,59 @@
+// A model: a pipeline of layers with its weights and what every run needs to know of it.
+
+import type { StorageType, Weight, WeightStore } from "../graph/mod.ts";
+import { isAttention } from "./attention.ts";
+import { type Layer, type Logits, mapLayers, type TokenIds, walkLayers } from "./layer.ts";
+import { attention, type AttentionConfig, type Core } from "./attention.ts";
+
+/** Sizes and ids of a model, whatever its architecture. */
+export interface ModelConfig {
+  /** `model_type` of `config.json`. */
+  readonly modelType: string;
+  /** Number of token ids. */
+  readonly vocabularySize: number;
+  /** Width of hidden states. */
+  readonly hiddenSize: number;
+  /** Longest sequence, `max_position_embeddings`. */
+  readonly contextLength: number;
+  /** Ids that end a text, from `config.json`. */
+  readonly eosIds: readonly number[];
+  /** Id that begins a text, if any. */
+  readonly bosId?: number;
+}
+
+/** A pipeline from token ids to logits with its weights. Transforms take one and return one. */
+export interface PipelineModel {
+  /** Sizes and ids. */
+  readonly config: ModelConfig;
+  /** The layers. */
+  readonly pipeline: Layer<TokenIds, Logits>;
+  /** Storage type of weights and caches. */
+  readonly dtype: StorageType;
+  /** Descriptions of all weights. */
+  readonly weights: readonly Weight[];
+  /** Their buffers; none when the model was only described, for printing its plan. */
+  readonly store?: WeightStore;
+}
+
+/** The attention layers' cores in order. */
+export function coresOf(model: PipelineModel): Core[] {
+  return [...walkLayers(model.pipeline)].filter(isAttention).map((layer) => layer.config.core);
+}
+
+/**
+ * The same model with other cores in its attention layers: `replace` gets each layer's configuration, its index and the
+ * number of attention layers. Weights are shared.
+ */
+export function mapCores<M extends PipelineModel>(
+  model: M,
+  replace: (config: AttentionConfig, index: number, count: number) => Core,
+): M {
+  const count = coresOf(model).length;
+  let index = 0;
+  const pipeline = mapLayers(model.pipeline, (layer) => {
+    if (!isAttention(layer)) return layer;
+    const core = replace(layer.config, index++, count);
+    return core === layer.config.core ? layer : attention({ ...layer.config, core });
+  });
+  return { ...model, pipeline };
+}

@@ -1,0 +1,149 @@
+// Fusions: each rewrites a trace's operations so that a step takes fewer kernel calls.
+
+import type { Operation, Rewrite, Trace, Value, WeightView } from "../graph/mod.ts";
+import { weightParts } from "../graph/mod.ts";
+import { addOp } from "./add.ts";
+import { type LinearAttributes, linearOp } from "./linear.ts";
+import { type RmsNormAttributes, rmsNormOp } from "./rms_norm.ts";
+import { swigluOp } from "./swiglu.ts";
+
+type Linear = Operation<LinearAttributes>;
+
+function isLinear(operation: Operation | undefined): operation is Linear {
+  return operation?.definition === linearOp;
+}
+
+function producers(operations: readonly Operation[]): Map<Value, Operation> {
+  return new Map(operations.flatMap((operation) => operation.outputs.map((value) => [value, operation])));
+}
+
+function consumers(operations: readonly Operation[]): Map<Value, Operation[]> {
+  const map = new Map<Value, Operation[]>();
+  for (const operation of operations) {
+    for (const value of operation.inputs) map.set(value, [...(map.get(value) ?? []), operation]);
+  }
+  return map;
+}
+
+/** Whether two views stand in the same buffer, whatever the splitting. */
+function samePart(a: WeightView, b: WeightView, trace: Trace): boolean {
+  if (a.weight !== b.weight) return false;
+  return weightParts(a.weight, trace.target.bindingBytes).some(({ first, rows }) =>
+    [a, b].every((view) => view.first >= first && view.first + view.rows <= first + rows)
+  );
+}
+
+/** Few rows: gate, up and SwiGLU become one matrix-vector kernel. */
+export const fuseSwiglu: Rewrite = (operations, trace) => {
+  const made = producers(operations);
+  const used = consumers(operations);
+  const dropped = new Set<Operation>();
+  const replaced = new Map<Operation, Operation>();
+  for (const operation of operations) {
+    if (operation.definition !== swigluOp || !operation.outputs[0].rows.thin) continue;
+    const [gate, up] = operation.inputs.map((value) => made.get(value));
+    if (!isLinear(gate) || !isLinear(up) || gate.inputs[0] !== up.inputs[0]) continue;
+    if (operation.inputs.some((value) => used.get(value)!.length > 1)) continue;
+    if (!samePart(gate.attributes.view, up.attributes.view, trace)) continue;
+    dropped.add(gate).add(up);
+    replaced.set(operation, {
+      ...gate,
+      outputs: operation.outputs,
+      attributes: { ...gate.attributes, up: up.attributes.view },
+    } as Linear as Operation);
+  }
+  return operations.filter((operation) => !dropped.has(operation)).map((operation) =>
+    replaced.get(operation) ?? operation
+  );
+};
+
+/**
+ * Linears of one input over adjacent ranges of one weight become one linear; their outputs are its columns, where all that
+ * read them take such views.
+ */
+export const packLinears: Rewrite = (operations, trace) => {
+  const used = consumers(operations);
+  const mayBeView = (value: Value) =>
+    (used.get(value) ?? []).every((operation) => operation.definition.takesViews);
+  const result: Operation[] = [];
+  for (const operation of operations) {
+    const last = result.at(-1);
+    if (
+      isLinear(operation) && isLinear(last) && last.inputs[0] === operation.inputs[0] &&
+      !operation.attributes.up && !last.attributes.up &&
+      mayBeView(operation.outputs[0]) && mayBeView(last.outputs[0]) &&
+      last.attributes.view.weight === operation.attributes.view.weight &&
+      last.attributes.view.first + last.attributes.view.rows === operation.attributes.view.first
+    ) {
+      const { weight, first, rows } = last.attributes.view;
+      const columns = rows + operation.attributes.view.rows;
+      const packed = trace.value(weight.name, operation.outputs[0].rows, columns);
+      // Views of an earlier pack follow to the wider one.
+      last.outputs[0].view = { of: packed, offset: 0 };
+      operation.outputs[0].view = { of: packed, offset: rows };
+      result[result.length - 1] = {
+        ...last,
+        outputs: [packed],
+        attributes: { view: { weight, first, rows: columns } },
+      } as Linear as Operation;
+    } else result.push(operation);
+  }
+  return result;
+};
+
+/** Few rows: a norm read by linears alone is computed by them. */
+export const fuseNorm: Rewrite = (operations) => {
+  const used = consumers(operations);
+  const norms = new Map<Value, Operation<RmsNormAttributes>>();
+  for (const operation of operations) {
+    if (operation.definition !== rmsNormOp || !operation.outputs[0].rows.thin) continue;
+    const readers = used.get(operation.outputs[0]) ?? [];
+    if (readers.length === 1 && isLinear(readers[0])) {
+      norms.set(operation.outputs[0], operation as Operation<RmsNormAttributes>);
+    }
+  }
+  return operations.filter((operation) => !norms.has(operation.outputs[0])).map((operation) => {
+    const norm = norms.get(operation.inputs[0]);
+    if (!norm || !isLinear(operation)) return operation;
+    return {
+      ...operation,
+      inputs: [norm.inputs[0], ...operation.inputs.slice(1)],
+      attributes: { ...operation.attributes, norm: norm.attributes },
+    } as Operation;
+  });
+};
+
+/** A linear whose output is only added to something adds it itself. */
+export const fuseResidual: Rewrite = (operations) => {
+  const made = producers(operations);
+  const used = consumers(operations);
+  const dropped = new Set<Operation>();
+  const replaced = new Map<Operation, Operation>();
+  for (const operation of operations) {
+    if (operation.definition !== addOp) continue;
+    for (const [i, value] of operation.inputs.entries()) {
+      const source = made.get(value);
+      const other = operation.inputs[1 - i];
+      if (
+        !isLinear(source) || source.inputs.length > 1 || source.attributes.up || used.get(value)!.length > 1
+      ) {
+        continue;
+      }
+      if (value.view || other.view) continue;
+      dropped.add(source);
+      replaced.set(operation, {
+        ...source,
+        inputs: [source.inputs[0], other],
+        outputs: operation.outputs,
+        attributes: { ...source.attributes, residual: true },
+      } as Linear as Operation);
+      break;
+    }
+  }
+  return operations.filter((operation) => !dropped.has(operation)).map((operation) =>
+    replaced.get(operation) ?? operation
+  );
+};
+
+/** All fusions, in the order in which they find the most. */
+export const fusions: readonly Rewrite[] = [fuseSwiglu, packLinears, fuseNorm, fuseResidual];

@@ -1,0 +1,141 @@
+// y = x Wᵀ: matrix-vector kernels for few rows, register tiles for many; may take a norm before, a residual or SwiGLU after.
+
+import {
+  type Emit,
+  type OpDefinition,
+  type Operand,
+  placementOf,
+  type Rows,
+  type Trace,
+  type Value,
+  valueOperand,
+  type Weight,
+  weightOperand,
+  type WeightPart,
+  weightParts,
+  type WeightView,
+} from "../graph/mod.ts";
+import type { Kernel } from "../../wgsl/kernel.ts";
+import { matmul, type MatmulSpec } from "../../wgsl/matmul.ts";
+import { matvec, matvecDecisions, type MatvecSpec } from "../../wgsl/matvec.ts";
+
+/** Arguments of a linear operation; all but `view` are set by fusion. */
+export interface LinearAttributes {
+  /** Rows of the weight, one an output column. */
+  readonly view: WeightView;
+  /** RMSNorm of the input row, computed by the same kernel (few rows only). */
+  readonly norm?: { readonly weight?: Weight; readonly epsilon: number };
+  /** The second input is added to the product. */
+  readonly residual?: boolean;
+  /** SwiGLU: `view` is the gate, this the up projection (few rows only). */
+  readonly up?: WeightView;
+}
+
+/** The linear operation. Inputs: x, and the residual when fused. */
+export const linearOp: OpDefinition<LinearAttributes> = {
+  kind: "linear",
+  lower(operation, emit): void {
+    const { view } = operation.attributes;
+    weightParts(view.weight, emit.target.bindingBytes).forEach((part, index) => {
+      const first = Math.max(view.first, part.first);
+      const last = Math.min(view.first + view.rows, part.first + part.rows);
+      if (first < last) lowerPart(operation, emit, part, index, first, last - first);
+    });
+  },
+};
+
+function lowerPart(
+  operation: Parameters<typeof linearOp.lower>[0],
+  emit: Emit,
+  part: WeightPart,
+  index: number,
+  first: number,
+  columns: number,
+): void {
+  const [x, residual] = operation.inputs;
+  const { view, norm, up } = operation.attributes;
+  const { weight } = view;
+  const input = placementOf(x);
+  const output = placementOf(operation.outputs[0]);
+  if (input.offset !== 0) {
+    throw new TypeError(`linear ${weight.name} reads a view at column ${input.offset}: gather it first`);
+  }
+  const operands: Operand[] = [valueOperand(x), weightOperand(weight, index)];
+  if (norm?.weight) operands.push(weightOperand(norm.weight));
+  if (residual) operands.push(valueOperand(residual));
+  operands.push(valueOperand(operation.outputs[0]));
+  const numbers = {
+    k: weight.columns,
+    n: columns,
+    inputStride: input.stride,
+    outputStride: output.stride,
+    outputOffset: output.offset + first - view.first,
+    firstRow: first - part.first,
+    upRow: up ? up.first - part.first + (first - view.first) : 0,
+    eps: norm?.epsilon ?? 0,
+  };
+  const kernel = x.rows.thin
+    ? matvecFor(emit, operation.attributes, x.rows, input.stride, residual !== undefined)
+    : matmul({
+      dtype: weight.dtype,
+      vectorized: weight.columns % 4 === 0 && input.stride % 4 === 0,
+      epilogue: residual ? "residual" : "none",
+      tile: tileFor(x.rows.capacity, columns),
+    });
+  emit.dispatch(kernel, operands, (counts) => ({ ...numbers, rows: counts[x.rows.name] }));
+}
+
+function matvecFor(
+  emit: Emit,
+  { view: { weight }, norm, up }: LinearAttributes,
+  rows: Rows,
+  inputStride: number,
+  residual: boolean,
+): Kernel {
+  const { columns: k, dtype } = weight;
+  const fits = (length: number) => k % length === 0 && inputStride % length === 0;
+  const vector: MatvecSpec["vector"] = dtype === "f16" && fits(8) ? 8 : fits(4) ? 4 : 1;
+  const spec = {
+    vector,
+    rowsPerPass: rowsPerPass(rows),
+    epilogue: up ? "swiglu" as const : residual ? "residual" as const : "none" as const,
+  };
+  return matvec({
+    dtype,
+    subgroups: emit.target.features.subgroups,
+    norm: norm !== undefined,
+    ...spec,
+    ...matvecDecisions({ ...spec, k }),
+  });
+}
+
+function rowsPerPass(rows: Rows): MatvecSpec["rowsPerPass"] {
+  return rows.capacity <= 1 ? 1 : rows.capacity <= 2 ? 2 : rows.capacity <= 4 ? 4 : 8;
+}
+
+/** Tiles large enough to reuse what they load, and enough of them to fill a GPU. Changes no result. */
+function tileFor(rows: number, columns: number): MatmulSpec["tile"] {
+  if (rows < 64 || columns < 64) return "small";
+  return Math.ceil(rows / 128) * Math.ceil(columns / 128) >= 64 ? "large" : "medium";
+}
+
+/**
+ * y[r, n] = Σ_k x[r, k] · W[n, k].
+ *
+ * @throws {TypeError} when the widths do not fit, or the view is not inside of its weight.
+ */
+export function linear(trace: Trace, x: Value, view: WeightView, name = view.weight.name): Value {
+  if (x.width !== view.weight.columns) {
+    throw new TypeError(
+      `linear ${view.weight.name} takes rows of ${view.weight.columns} numbers, its input has ${x.width}`,
+    );
+  }
+  if (view.rows < 1 || view.first < 0 || view.first + view.rows > view.weight.rows) {
+    throw new TypeError(
+      `linear ${view.weight.name} has ${view.weight.rows} rows: a view of ${view.rows} from ${view.first} on is not inside`,
+    );
+  }
+  const y = trace.value(name, x.rows, view.rows);
+  trace.append(linearOp, [x], [y], { view });
+  return y;
+}

@@ -1,0 +1,71 @@
+// Naive f64 references of the linear family. Arrays are row-major; nothing is shared with the kernels.
+
+/** x / (1 + e^-x). */
+export function siluOracle(x: number): number {
+  return x / (1 + Math.exp(-x));
+}
+
+/** out[r * n + j] = sum over i of x[r * inputStride + i] * w[(firstRow + j) * k + i]. */
+export function linearOracle(
+  x: Float64Array,
+  w: Float64Array,
+  shape: { rows: number; k: number; n: number; inputStride?: number; firstRow?: number },
+): Float64Array {
+  const { rows, k, n, inputStride = k, firstRow = 0 } = shape;
+  const out = new Float64Array(rows * n);
+  for (let r = 0; r < rows; r++) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let i = 0; i < k; i++) sum += x[r * inputStride + i] * w[(firstRow + j) * k + i];
+      out[r * n + j] = sum;
+    }
+  }
+  return out;
+}
+
+/** Every row of `x` (of `width`, `stride` apart) over its root mean square, times `weight`. Rows come out dense. */
+export function rmsNormOracle(
+  x: Float64Array,
+  weight: Float64Array | undefined,
+  shape: { rows: number; width: number; stride?: number; eps: number },
+): Float64Array {
+  const { rows, width, stride = width, eps } = shape;
+  const out = new Float64Array(rows * width);
+  for (let r = 0; r < rows; r++) {
+    const row = x.subarray(r * stride, r * stride + width);
+    let squares = 0;
+    for (const value of row) squares += value * value;
+    const rms = Math.sqrt(squares / width + eps);
+    row.forEach((value, i) => out[r * width + i] = value / rms * (weight ? weight[i] : 1));
+  }
+  return out;
+}
+
+/** silu of the left half of every row times its right half. */
+export function swigluOracle(x: Float64Array, rows: number, width: number): Float64Array {
+  const out = new Float64Array(rows * width);
+  for (let r = 0; r < rows; r++) {
+    for (let j = 0; j < width; j++) {
+      out[r * width + j] = siluOracle(x[r * 2 * width + j]) * x[r * 2 * width + width + j];
+    }
+  }
+  return out;
+}
+
+/** Sum of every row. */
+export function rowSumOracle(x: Float64Array, rows: number, width: number): Float64Array {
+  return Float64Array.from({ length: rows }, (_, r) => {
+    let sum = 0;
+    for (let i = 0; i < width; i++) sum += x[r * width + i];
+    return sum;
+  });
+}
+
+/** Rows of `x` picked by `map`. */
+export function gatherRowsOracle(x: Float64Array, map: ArrayLike<number>, width: number): Float64Array {
+  const out = new Float64Array(map.length * width);
+  for (let r = 0; r < map.length; r++) {
+    for (let i = 0; i < width; i++) out[r * width + i] = x[map[r] * width + i];
+  }
+  return out;
+}

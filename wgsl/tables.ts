@@ -1,0 +1,104 @@
+// Layout of the GPU tables that kernels share: rows of a step, extents of the cache, state and sampling settings of
+// sequences. Position, slot and length are three things and stand in three places.
+
+/** Marks an absent token id or index in a table. */
+export const NONE = 0xffffffff;
+
+/** 32-bit words of one `Row`. */
+export const ROW_WORDS = 4;
+/**
+ * One row of a step: the token it embeds, its sequence, its original position in that sequence, and its index among
+ * the rows that this step adds to the sequence.
+ */
+export const ROW_STRUCT = `struct Row {
+  token: u32,
+  sequence: u32,
+  position: u32,
+  index: u32,
+}`;
+
+/** 32-bit words of one `Extent`. */
+export const EXTENT_WORDS = 8;
+/**
+ * Where a (layer, sequence, KV head) keeps its keys and values: `base` is the first slot in the arena, `capacity` how
+ * many slots it owns, `start` its length before this step, `length` its length with this step's rows, `positions` the
+ * first entry in the table of slot positions. Table index: (layer * sequences + sequence) * kvHeads + head.
+ */
+export const EXTENT_STRUCT = `struct Extent {
+  base: u32,
+  capacity: u32,
+  start: u32,
+  length: u32,
+  positions: u32,
+  reserved0: u32,
+  reserved1: u32,
+  reserved2: u32,
+}`;
+
+/** 32-bit words of one `SequenceState`. */
+export const STATE_WORDS = 8;
+/**
+ * What the decode loop knows of a sequence: whether it is done (then nothing of it is written any more), the position
+ * of the next row to feed, the token to feed there (the last sampled one), how many tokens were sampled, and how many
+ * more may be.
+ */
+export const STATE_STRUCT = `struct SequenceState {
+  done: u32,
+  position: u32,
+  token: u32,
+  generated: u32,
+  remaining: u32,
+  reserved0: u32,
+  reserved1: u32,
+  reserved2: u32,
+}`;
+
+/** 32-bit words of one `Sampling`. */
+export const SAMPLING_WORDS = 16;
+/**
+ * Sampling settings of a sequence. `topK` 0, `topP` 1 and `minP` 0 are off; `temperature` 0 is greedy. Stop ids are
+ * `stopIds[stopFirst .. stopFirst + stopCount)`. The first `forcedCount` tokens are not sampled but taken from
+ * `forced[forcedFirst ..]`.
+ */
+export const SAMPLING_STRUCT = `struct Sampling {
+  temperature: f32,
+  topP: f32,
+  minP: f32,
+  repetitionPenalty: f32,
+  frequencyPenalty: f32,
+  presencePenalty: f32,
+  topK: u32,
+  seedLow: u32,
+  seedHigh: u32,
+  stopFirst: u32,
+  stopCount: u32,
+  forcedFirst: u32,
+  forcedCount: u32,
+  reserved0: u32,
+  reserved1: u32,
+  reserved2: u32,
+}`;
+
+/** 32-bit words of one `Sample`. */
+export const SAMPLE_WORDS = 4;
+/**
+ * One sampled token in the ring that the host reads: entry `sequence * ring + generated % ring`. `stopped` is 1 when
+ * the token is a stop id (it is then no part of the text), 2 when it was the last one allowed, else 0. `logProbability`
+ * is the natural log under the model's own distribution, `logSumExp` that of the raw logits (both 0 unless asked for).
+ */
+export const SAMPLE_STRUCT = `struct Sample {
+  token: u32,
+  stopped: u32,
+  logProbability: f32,
+  logSumExp: f32,
+}`;
+
+/** 32-bit words of one `Tile`. */
+export const TILE_WORDS = 4;
+/** A tile of consecutive rows of one sequence for prefill attention: its first row, how many, and the sequence. */
+export const TILE_STRUCT = `struct Tile {
+  first: u32,
+  count: u32,
+  sequence: u32,
+  reserved: u32,
+}`;
