@@ -62,6 +62,7 @@ export {
   type GenerateOptions,
   type GenerateRecord,
   type GenerateRun,
+  type KernelTime,
   type Piece,
   type PlanOptions,
   type PlanReport,

@@ -11,7 +11,7 @@
 //
 // so neighbouring invocations load neighbouring 16-byte chunks, all loads of a step are independent, and a chunk of x
 // is loaded once for all `columns`. The sums are reduced at the end: subgroupAdd, then the subgroups' partials through
-// workgroup memory (without subgroups: all through workgroup memory), one barrier.
+// workgroup memory, after one barrier (without subgroups: all through workgroup memory, as many at once as fit).
 //
 // A fused RMSNorm multiplies x by the norm weight on the way and sums x * x beside the dot products; the scale of a
 // row stands before its sums and is applied last, so the weight never waits for it.
@@ -139,7 +139,6 @@ export function matvec(spec: MatvecSpec): Kernel {
   };
 
   const count = names.length;
-  // Without subgroups, `batch` sums at a time go through workgroup memory.
   const reduce = subgroups
     ? `
   ${unroll(count, (i) => `${names[i]} = subgroupAdd(${names[i]});`)}

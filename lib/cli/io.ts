@@ -2,6 +2,7 @@
 
 import { EXIT } from "./errors.ts";
 import { findGraphicsCard, type GraphicsCard } from "./graphics_card.ts";
+import { interruptHandlers } from "./interrupt_handlers.ts";
 
 /** Where bytes come from. */
 export interface Input {
@@ -47,38 +48,11 @@ export interface Io {
   graphicsCard(): Promise<GraphicsCard | undefined>;
 }
 
-/** On a terminal both the terminal and `deno task` pass on one Ctrl-C. */
-const SAME_INTERRUPT_MS = 300;
-
-function interrupts(): Io["onInterrupt"] {
-  const stack: { readonly handler: () => void; called: boolean }[] = [];
-  let listening = false;
-  let lastAt = -Infinity;
-  const onSignal = () => {
-    const now = performance.now();
-    const same = now - lastAt < SAME_INTERRUPT_MS;
-    lastAt = now;
-    if (same) return;
-    const latest = stack.at(-1);
-    if (!latest || latest.called) Deno.exit(EXIT.interrupted);
-    latest.called = true;
-    latest.handler();
-  };
-  return (handler) => {
-    if (!listening) Deno.addSignalListener("SIGINT", onSignal);
-    listening = true;
-    const entry = { handler, called: false };
-    stack.push(entry);
-    return () => {
-      const at = stack.indexOf(entry);
-      if (at >= 0) stack.splice(at, 1);
-    };
-  };
-}
-
 /** The surroundings of this process. Relative paths start where the user stood when `deno task` was called. */
 export function processIo(): Io {
   const encoder = new TextEncoder();
+  const handlers = interruptHandlers(() => Deno.exit(EXIT.interrupted));
+  let listening = false;
   return {
     stdin: {
       get isTerminal() {
@@ -110,7 +84,11 @@ export function processIo(): Io {
       },
     },
     directory: Deno.env.get("INIT_CWD") || Deno.cwd(),
-    onInterrupt: interrupts(),
+    onInterrupt(handler): () => void {
+      if (!listening) Deno.addSignalListener("SIGINT", handlers.press);
+      listening = true;
+      return handlers.add(handler);
+    },
     graphicsCard: () => findGraphicsCard(),
   };
 }

@@ -47,7 +47,7 @@ export interface EngineSpec {
   /** Sizes. */
   readonly sizes: RunSizes;
   /** Times every kernel. */
-  readonly timed?: boolean;
+  readonly timed: boolean;
 }
 
 /** Rows of one prefill step that are put together from several sequences. */
@@ -175,13 +175,8 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   const sequences = sizes.capacities.length;
   const plans: Plan[] = [makePlan(model, traits, "prefill", purpose, sizes)];
   if (purpose.type === "sample") plans.push(makePlan(model, traits, "decode", purpose, sizes));
-  for (const [i, plan] of plans.entries()) {
-    plan.memory.slots.forEach((size) =>
-      checkBinding(`the values of ${i ? "decode" : "prefill"}`, size, traits)
-    );
-  }
-  const sizeOf = Object.entries(tableBytes(model, purpose, sizes));
-  for (const [name, size] of sizeOf) checkBinding(`the table ${name}`, size, traits);
+  const tableSizes = Object.entries(tableBytes(model, purpose, sizes));
+  for (const [name, size] of tableSizes) checkBinding(`the table ${name}`, size, traits);
   const held: { release(): void }[] = [];
   const release = () => {
     for (const part of held.reverse()) part.release();
@@ -215,7 +210,7 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
       tables.set(name, allocation.buffer);
       return allocation;
     };
-    for (const [name, size] of sizeOf) await allocate(name, size);
+    for (const [name, size] of tableSizes) await allocate(name, size);
     const constants = new Map(plans.flatMap((plan) => [...plan.constants]));
     for (const [name, make] of constants) {
       const data = make() as Float32Array<ArrayBuffer>;
@@ -255,7 +250,7 @@ function checkBinding(what: string, size: number, { bindingBytes }: DeviceTraits
   if (size <= bindingBytes) return;
   throw new RangeError(
     `This run needs ${formatBytes(size)} for ${what}, over this device's binding limit of ` +
-      `${formatBytes(bindingBytes)}: use fewer sequences at once, or shorter ones`,
+      `${formatBytes(bindingBytes)}: use fewer sequences at once or a shorter context`,
   );
 }
 

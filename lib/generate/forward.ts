@@ -47,6 +47,7 @@ export async function createFeedEngine(
   return await createEngine(gpuOf(model), {
     model,
     purpose,
+    timed: false,
     sizes: {
       capacities: [length],
       prefillRows: Math.min(prefillRows, rows ?? prefillRows),

@@ -59,11 +59,12 @@ export function generateSpec(
   model: Model,
   promptTokens: readonly number[],
   maxTokens: readonly number[],
-  options: Pick<ResolvedOptions, "edits" | "logprobs" | "batchInvariant">,
+  options: Pick<ResolvedOptions, "edits" | "logprobs" | "batchInvariant" | "timings">,
 ): EngineSpec {
-  const { edits, logprobs, batchInvariant } = options;
+  const { edits, logprobs, batchInvariant, timings } = options;
   return {
     model,
+    timed: timings,
     purpose: {
       type: "sample",
       sampling: { edits, ring: RING, ...(logprobs === undefined ? {} : { logprobs }) },
@@ -111,6 +112,7 @@ async function runPrompts(
       prefillAt,
       ...result,
       loadMs: model.loadMs,
+      kernels: options.timings ? await engine.times() : undefined,
       bytes: { ...engine.bytes, weights: model.store?.bytes ?? 0, peak: gpu.memory.peak },
     });
   } finally {
@@ -142,6 +144,7 @@ export interface RunFacts {
   readonly firstTokenAt: number;
   readonly readbacks: number;
   readonly loadMs: number;
+  readonly kernels: GenerateRecord["kernels"];
   readonly bytes: GenerateRecord["bytes"];
 }
 
@@ -152,7 +155,7 @@ export function makeRecords(
   options: ResolvedOptions,
   facts: RunFacts,
 ): GenerateRecord[] {
-  const { start, prefillAt, firstTokenAt, readbacks, loadMs, bytes } = facts;
+  const { start, prefillAt, firstTokenAt, readbacks, loadMs, kernels, bytes } = facts;
   const promptTokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
   const later = outputs.reduce((sum, { ids }) => sum + Math.max(0, ids.length - 1), 0);
   const perSecond = (tokens: number, ms: number) => ms > 0 ? tokens / ms * 1000 : 0;
@@ -172,6 +175,7 @@ export function makeRecords(
     timing,
     bytes,
     readbacks,
+    ...(kernels ? { kernels } : {}),
     ...(options.logprobs === undefined ? {} : { logprobs: output.logprobs }),
   }));
 }

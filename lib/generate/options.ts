@@ -42,6 +42,8 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal;
   /** Decode steps of a submit. Default: as many as keep the device busy while the host reads. Never changes a bit. */
   readonly runAhead?: number;
+  /** Times every kernel by timestamps and tells the sums in the record; slower. */
+  readonly timings?: boolean;
 }
 
 /** Options after defaults and checks. */
@@ -62,6 +64,7 @@ export interface ResolvedOptions {
   readonly batchInvariant: boolean;
   readonly signal: AbortSignal | undefined;
   readonly runAhead: number | undefined;
+  readonly timings: boolean;
   /** Whether some setting edits logits by token. */
   readonly edits: boolean;
 }
@@ -143,6 +146,7 @@ export function resolveOptions(model: Model, options: GenerateOptions): Resolved
       : number("logprobs", options.logprobs, 0, Math.min(MAX_LOGPROBS, vocabulary), true),
     batchInvariant: options.batchInvariant ?? false,
     signal: options.signal,
+    timings: options.timings ?? false,
     runAhead: options.runAhead === undefined
       ? undefined
       : number("runAhead", options.runAhead, 1, MAX_RUN_AHEAD, true),

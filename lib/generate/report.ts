@@ -1,7 +1,7 @@
 // What a run would take, told without a GPU: bytes by layer and the kernels of a decode step.
 
 import { kvCacheBytes } from "../cache/mod.ts";
-import { kernelCounts, type Plan, printPlan, weightBytes } from "../graph/mod.ts";
+import { kernelCounts, type Plan, printPlan, storageBytes, weightParts } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { tableBytes } from "./engine.ts";
 import { generateSpec } from "./generate.ts";
@@ -70,6 +70,7 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
     edits: false,
     logprobs: undefined,
     batchInvariant: options.batchInvariant ?? false,
+    timings: false,
   });
   const plans = (["prefill", "decode"] as const).map((phase) =>
     makePlan(model, device, phase, spec.purpose, spec.sizes)
@@ -95,13 +96,28 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
       stateBytes,
     })),
     bytes: {
-      weights: model.weights.reduce((sum, weight) => sum + weightBytes(weight), 0),
+      weights: sum(
+        model.weights.flatMap((weight) =>
+          weightParts(weight, device.bindingBytes).map(({ rows }) =>
+            allocated(rows * weight.columns * storageBytes(weight.dtype))
+          )
+        ),
+      ),
       cache: cache.bytes,
       activations: activationBytes(model, plans, spec),
     },
     kernels: [...kernels].map(([name, count]) => ({ name, count })).sort((a, b) => b.count - a.count),
     text: plans.map(printPlan).join("\n\n"),
   };
+}
+
+function sum(sizes: readonly number[]): number {
+  return sizes.reduce((all, size) => all + size, 0);
+}
+
+/** Bytes that a buffer of this size takes. */
+function allocated(size: number): number {
+  return Math.max(16, Math.ceil(size / 16) * 16);
 }
 
 /** Bytes of workspace and tables, without the uniform arenas, whose alignment the device decides. */
@@ -120,8 +136,5 @@ function activationBytes(
   const constants = [...new Map(plans.flatMap((plan) => [...plan.constants])).values()].map((make) =>
     make().byteLength
   );
-  return [...slots, ...tables, ...constants].reduce(
-    (sum, size) => sum + Math.max(16, Math.ceil(size / 16) * 16),
-    0,
-  );
+  return sum([...slots, ...tables, ...constants].map(allocated));
 }

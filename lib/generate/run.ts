@@ -1,5 +1,6 @@
 // A run: pieces as they come and a record at the end. It goes on whether or not someone watches.
 
+import type { KernelTime } from "../gpu/mod.ts";
 import type { FinishReason, Piece, TokenLogprobs } from "./output.ts";
 
 /** What is known of a text when it has ended. Field names are those of `cairn generate --json`. */
@@ -32,6 +33,8 @@ export interface GenerateRecord {
   };
   /** Waits for the GPU. */
   readonly readbacks: number;
+  /** Time of each kernel over the run, longest first, when asked for (of the first 16384 calls). */
+  readonly kernels?: readonly KernelTime[];
   /** Log-probabilities, when asked for. */
   readonly logprobs?: readonly TokenLogprobs[];
 }

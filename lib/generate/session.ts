@@ -143,6 +143,7 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
       prefillAt,
       ...result,
       loadMs: model.loadMs,
+      kernels: options.timings ? await current.times() : undefined,
       bytes: { ...current.bytes, weights: model.store?.bytes ?? 0, peak: gpu.memory.peak },
     })[0];
   };
@@ -223,5 +224,6 @@ async function fitEngine(
 function sameSampling({ spec }: Engine, options: ResolvedOptions): boolean {
   return spec.purpose.type === "sample" && spec.purpose.sampling.edits === options.edits &&
     spec.purpose.sampling.logprobs === options.logprobs &&
+    spec.timed === options.timings &&
     spec.sizes.batchInvariant === options.batchInvariant;
 }

@@ -83,7 +83,7 @@ export function createMemory(device: GPUDevice, ceiling: number | undefined, che
     pool.clear();
     pooled = 0;
   };
-  const require = (more: number, what: string) => {
+  const requireBytes = (more: number, what: string) => {
     if (ceiling !== undefined && bytes + more > ceiling) {
       throw new GpuMemoryError(
         `Cannot allocate ${formatBytes(more)} for ${what}: the memory ceiling is ${
@@ -128,7 +128,7 @@ export function createMemory(device: GPUDevice, ceiling: number | undefined, che
     ceiling,
     holders: () => Object.fromEntries([...owners].filter(([, n]) => n > 0)),
     resetPeak: () => void (peak = bytes),
-    require,
+    require: requireBytes,
     trim,
     async allocate(request: BufferRequest): Promise<GpuAllocation> {
       if (!Number.isSafeInteger(request.size) || request.size < 0) {
@@ -146,7 +146,7 @@ export function createMemory(device: GPUDevice, ceiling: number | undefined, che
             `${formatBytes(limit)}`,
         );
       }
-      require(size, request.label);
+      requireBytes(size, request.label);
       const key = `${size}:${request.usage}`;
       let buffer = pool.get(key)?.pop();
       if (buffer) pooled -= size;

@@ -3,7 +3,7 @@
 import { formatBytes } from "../gpu/mod.ts";
 import type { Dispatch } from "./dispatch.ts";
 import { type MemoryPlan, planMemory } from "./memory_plan.ts";
-import type { CacheRequest, Emit, Operation, Target, Trace } from "./trace.ts";
+import type { CacheRequest, Emit, OpDefinition, Operation, Target, Trace } from "./trace.ts";
 import { placementOf, type Value } from "./value.ts";
 
 /** What a trace becomes. */
@@ -25,6 +25,9 @@ export interface Plan {
 /** Rewrites operations before they are lowered: the fusions. */
 export type Rewrite = (operations: readonly Operation[], trace: Trace) => readonly Operation[];
 
+/** Stands last and reads the results, so that rewrites leave them. */
+const resultOp: OpDefinition<Record<never, never>> = { kind: "result", lower: () => {} };
+
 /**
  * Lowers a trace: rewrites, emits kernel calls, plans memory.
  *
@@ -35,7 +38,11 @@ export function lower(
   rewrites: readonly Rewrite[],
   results: Readonly<Record<string, Value>>,
 ): Plan {
-  let operations: readonly Operation[] = trace.operations;
+  const last = { inputs: Object.values(results), outputs: [], attributes: {}, segment: trace.segment };
+  let operations: readonly Operation[] = [
+    ...trace.operations,
+    { definition: resultOp as OpDefinition<unknown>, ...last },
+  ];
   for (const rewrite of rewrites) operations = rewrite(operations, trace);
   const dispatches: Dispatch[] = [];
   for (const operation of operations) {

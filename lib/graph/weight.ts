@@ -61,7 +61,7 @@ export function weightParts(weight: Weight, bindingBytes: number): WeightPart[] 
       `Weight ${weight.name} has rows of ${rowBytes} bytes, over this device's binding limit of ${bindingBytes} bytes`,
     );
   }
-  // Even parts at multiples of 8 rows, so that every part begins on a 16-byte border whatever the columns.
+  // Even parts, at multiples of 8 rows as far as the limit leaves room: most chunks then begin on whole words.
   const count = Math.ceil(weight.rows / most);
   const rows = count === 1
     ? weight.rows

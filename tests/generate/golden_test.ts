@@ -71,7 +71,7 @@ for (const { name, directory, golden: path } of MODELS) {
   const absent = !exists(directory) || !exists(path);
 
   Deno.test({
-    name: `${name} in f32 gives the logits, likelihood and greedy texts of PyTorch`,
+    name: `generate(), forward() and score() of ${name} in f32 give what PyTorch gives`,
     ignore: absent,
     async fn(): Promise<void> {
       using model = await loadModel(gpu, directory, { dtype: "f32" });
@@ -93,7 +93,7 @@ for (const { name, directory, golden: path } of MODELS) {
   });
 
   Deno.test({
-    name: `${name} in f16 gives the likelihood of PyTorch`,
+    name: `score() of ${name} in f16 gives the likelihood that PyTorch gives`,
     ignore: absent || !gpu.features.f16,
     async fn(): Promise<void> {
       using model = await loadModel(gpu, directory, { dtype: "f16" });

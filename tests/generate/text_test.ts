@@ -1,10 +1,11 @@
 // From tokens to text: pieces, characters of several tokens, stop ids and stop strings, the record's fields.
 
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
-import { generate, type GenerateOptions } from "../../lib/generate/mod.ts";
 import { fromFileUrl } from "@std/path";
+import { generate, type GenerateOptions } from "../../lib/generate/mod.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
 import { novelLlama, watch } from "../harness/models.ts";
+import { loadRandomLlama, randomIds, randomLlama } from "../harness/random_llama.ts";
 
 const gpu = await sharedGpu();
 const model = await novelLlama("f32");
@@ -39,14 +40,13 @@ Deno.test("generate() tells all in its record", async () => {
 });
 
 Deno.test("generate() without maxTokens makes 256 tokens, or what the context leaves", async () => {
-  const { contextLength } = model.config;
-  const options = { temperature: 0, ignoreEos: true };
-  const all = await generate(model, [9], options).record;
+  using small = await loadRandomLlama(gpu, randomLlama({ max_position_embeddings: 300 }));
+  const all = await generate(small, [9], { temperature: 0 }).record;
   assertEquals([all.ids.length, all.finishReason], [256, "length"]);
-  const long = Array.from({ length: contextLength - 3 }, (_, i) => i);
-  const rest = await generate(model, long, options).record;
+  const long = randomIds(297, 64);
+  const rest = await generate(small, long, { temperature: 0 }).record;
   assertEquals([rest.ids.length, rest.finishReason], [3, "length"]);
-  const full = await generate(model, long, { ...options, maxTokens: 3 }).record;
+  const full = await generate(small, long, { temperature: 0, maxTokens: 3 }).record;
   assertEquals(full.ids, rest.ids);
 });
 

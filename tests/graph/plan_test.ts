@@ -8,6 +8,7 @@ import {
   placementOf,
   printPlan,
   resource,
+  type Rewrite,
   type Target,
   type Trace,
   type Value,
@@ -87,11 +88,22 @@ Deno.test("lower() emits kernel calls in order, with the kind and segment of the
 Deno.test("lower() applies rewrites one after the other", () => {
   const trace = createTrace(TARGET);
   for (const kind of ["a", "b", "c"]) apply(trace, op(kind), [], 1);
-  const kinds = (rewrites: Parameters<typeof lower>[1]) =>
+  const kinds = (rewrites: readonly Rewrite[]) =>
     lower(trace, rewrites, {}).dispatches.map(({ operation }) => operation);
   assertEquals(kinds([(list) => list.slice(1)]), ["b", "c"]);
   assertEquals(kinds([(list) => list.slice(1), (list) => list.slice(1)]), ["c"]);
   assertEquals(kinds([]), ["a", "b", "c"]);
+});
+
+Deno.test("lower() shows rewrites a reader of the results", () => {
+  const trace = createTrace(TARGET);
+  const [a, b] = ["a", "b"].map((kind) => apply(trace, op(kind), [], 1));
+  const seen: unknown[] = [];
+  lower(trace, [(operations) => {
+    seen.push(operations.map(({ definition, inputs }) => [definition.kind, inputs]));
+    return operations;
+  }], { first: a, second: b });
+  assertEquals(seen, [[["a", []], ["b", []], ["result", [a, b]]]]);
 });
 
 Deno.test("lower() refuses an op that binds another number of buffers than its kernel has", () => {

@@ -46,7 +46,12 @@ export interface KernelCase {
 
 const gpus = new Map<string, Promise<Gpu>>();
 
-/** Opens (once) the device of a variant axis; never closed before the process ends. */
+// A CPU driver whose threads still run while the process exits may bring it down.
+addEventListener("unload", () => {
+  for (const gpu of gpus.values()) gpu.then((open) => open[Symbol.dispose]());
+});
+
+/** Opens (once) the device of a variant axis; closed when the tests of a file have ended. */
 export function sharedGpu(options: { withoutSubgroups?: boolean } = {}): Promise<Gpu> {
   const key = JSON.stringify(options);
   let gpu = gpus.get(key);

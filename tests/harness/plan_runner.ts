@@ -1,6 +1,6 @@
 // Replays plans over tables that a test writes: what an engine does, without its policy.
 
-import { type Cache } from "../../lib/cache/mod.ts";
+import type { Cache } from "../../lib/cache/mod.ts";
 import { createRecorder, type Gpu, type GpuAllocation, readBuffer } from "../../lib/gpu/mod.ts";
 import {
   bindPlan,

@@ -52,15 +52,6 @@ export function swigluOracle(x: Float64Array, rows: number, width: number): Floa
   return out;
 }
 
-/** Sum of every row. */
-export function rowSumOracle(x: Float64Array, rows: number, width: number): Float64Array {
-  return Float64Array.from({ length: rows }, (_, r) => {
-    let sum = 0;
-    for (let i = 0; i < width; i++) sum += x[r * width + i];
-    return sum;
-  });
-}
-
 /** Rows of `x` picked by `map`. */
 export function gatherRowsOracle(x: Float64Array, map: ArrayLike<number>, width: number): Float64Array {
   const out = new Float64Array(map.length * width);

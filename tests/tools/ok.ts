@@ -27,7 +27,7 @@ const steps: Step[] = [
 ];
 
 /** Runs Deno, passing its output on as it comes. */
-async function deno(args: string[]): Promise<{ code: number; output: string }> {
+async function deno(args: string[]): Promise<{ code: number; signal: string | null; output: string }> {
   const child = new Deno.Command(Deno.execPath(), {
     args,
     cwd: root,
@@ -44,17 +44,18 @@ async function deno(args: string[]): Promise<{ code: number; output: string }> {
       written += Deno.stdout.writeSync(chunk.subarray(written));
     }
   }
-  return { code: (await child.status).code, output };
+  const { code, signal } = await child.status;
+  return { code, signal, output };
 }
 
 const results: { name: string; seconds: number; counts: Counts }[] = [];
 for (const { name, args, counts } of steps) {
   console.log(`\n--- ${name}: deno ${args.join(" ")}`);
   const started = performance.now();
-  const { code, output } = await deno(args);
+  const { code, signal, output } = await deno(args);
   const seconds = (performance.now() - started) / 1000;
   const nothing = { passed: 0, failed: code === 0 ? 0 : 1, skipped: 0 };
-  results.push({ name, seconds, counts: counts ? testCounts(output, code) : nothing });
+  results.push({ name, seconds, counts: counts ? testCounts(output, code, signal) : nothing });
 }
 
 console.log();

@@ -4,12 +4,11 @@ import { add } from "../../wgsl/add.ts";
 import { embedding, type EmbeddingSpec } from "../../wgsl/embedding.ts";
 import { gatherRows } from "../../wgsl/gather_rows.ts";
 import { rmsNorm, type RmsNormSpec } from "../../wgsl/rms_norm.ts";
-import { rowSum } from "../../wgsl/row_sum.ts";
 import { swiglu } from "../../wgsl/swiglu.ts";
 import { NONE, ROW_WORDS, STATE_WORDS } from "../../wgsl/tables.ts";
 import { workgroupThreads } from "../../wgsl/threads.ts";
 import { type KernelCase, randomArray, store, type Variant, widen } from "../harness/kernel_case.ts";
-import { gatherRowsOracle, rmsNormOracle, rowSumOracle, swigluOracle } from "../oracles/linear.ts";
+import { gatherRowsOracle, rmsNormOracle, swigluOracle } from "../oracles/linear.ts";
 
 /** Unwritten outputs hold this; small, so that it does not widen the tolerance. */
 const POISON = -0.71875;
@@ -146,19 +145,6 @@ function rmsNormCases({ subgroups }: Variant): KernelCase[] {
   ];
 }
 
-function rowSumCase(subgroups: boolean, rows: number, width: number, seed: number): KernelCase {
-  return {
-    family: "rowSum",
-    name: `rows ${rows}, width ${width}`,
-    kernel: rowSum({ subgroups }),
-    parameters: { rows, width },
-    data: () => ({ x: randomArray(rows * width, seed), out: poisoned(rows) }),
-    expected: (data) => ({ out: withPoison(rowSumOracle(widen(data.x), rows, width), data.out.length) }),
-    tolerance: 1e-5,
-    work: { flops: rows * width, bytes: 4 * rows * (width + 1) },
-  };
-}
-
 function swigluCase(rows: number, width: number, seed: number, scale = 1): KernelCase {
   return {
     family: "swiglu",
@@ -217,10 +203,6 @@ export function rowCases(variant: Variant): KernelCase[] {
   return [
     ...embeddingCases(variant),
     ...rmsNormCases(variant),
-    rowSumCase(variant.subgroups, 1, 1, 201),
-    rowSumCase(variant.subgroups, 5, 127, 203),
-    rowSumCase(variant.subgroups, 3, 1031, 205),
-    rowSumCase(variant.subgroups, 65537, 3, 207),
     swigluCase(1, 1, 301),
     swigluCase(7, 131, 303, 30),
     swigluCase(3, 344, 305, 200),
