@@ -51,10 +51,15 @@ const UNWATCHED_MS = 120;
 /** Twice what keeps read-backs under one in 8 tokens, because the prefill has one of its own. */
 const UNWATCHED_STEPS = 16;
 
-/** Aims at a submit's duration, growing at most twofold at a time. */
-function nextSteps(last: number, stepMs: number, watched: boolean): number {
-  const target = Math.round((watched ? WATCHED_MS : UNWATCHED_MS) / Math.max(stepMs, 0.05));
-  return Math.max(watched ? 1 : UNWATCHED_STEPS, Math.min(MAX_RUN_AHEAD, last * 2, target));
+/**
+ * Aims at a submit's duration. A device that was idle before the host came to read can take more at once: each turn costs
+ * the host its sleep, however few the steps.
+ */
+function nextSteps(last: number, turnMs: number, waitedMs: number, watched: boolean): number {
+  const target = watched ? WATCHED_MS : UNWATCHED_MS;
+  const idle = waitedMs < turnMs / 10 && turnMs < target;
+  const fitting = idle ? last * 4 : Math.round(last * target / Math.max(turnMs, 0.05));
+  return Math.max(watched ? 1 : UNWATCHED_STEPS, Math.min(MAX_RUN_AHEAD, last * 4, fitting));
 }
 
 /**
@@ -100,8 +105,9 @@ export async function decodeLoop(
         });
       }
       // Returns when the device is idle; the sleep that follows is spent with the next submit running.
+      const readAt = performance.now();
       const reading = inFlight.staging.read();
-      const stepMs = (performance.now() - inFlight.at) / inFlight.steps;
+      const idleAt = performance.now();
       if (next && commands) {
         engine.gpu.device.queue.submit([commands]);
         next = { ...next, at: performance.now() };
@@ -117,7 +123,9 @@ export async function decodeLoop(
         return { readbacks: turn, firstTokenAt };
       }
       if (active.size < before) engine.beginDecode([...active]);
-      if (runAhead === undefined && turn > 1) steps = nextSteps(steps, stepMs, hooks.watched());
+      if (runAhead === undefined && turn > 1) {
+        steps = nextSteps(inFlight.steps, idleAt - inFlight.at, idleAt - readAt, hooks.watched());
+      }
       inFlight = next;
     }
   } finally {

@@ -6,9 +6,7 @@ import {
   createRecorder,
   createStaging,
   createTimer,
-  formatBytes,
   type Gpu,
-  type GpuAllocation,
   type KernelTime,
   type Recorder,
   type Staging,
@@ -20,23 +18,15 @@ import {
   type Counts,
   createWorkspace,
   type Plan,
-  type WeightStore,
   type Workspace,
 } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
-import { NONE, ROW_WORDS, SAMPLE_WORDS, SAMPLING_WORDS, STATE_WORDS, TILE_WORDS } from "../../wgsl/tables.ts";
-import { MAX_STOP_IDS } from "./options.ts";
-import { type DeviceTraits, logitBucket, makePlan, type Purpose, type RunSizes } from "./plans.ts";
-import {
-  FORCED_FIRST_WORD,
-  mostTiles,
-  packRows,
-  packSpans,
-  packTiles,
-  type StepRow,
-  tileCount,
-} from "./tables.ts";
+import { NONE, SAMPLE_WORDS, STATE_WORDS } from "../../wgsl/tables.ts";
+import { storeOf } from "./gpu_of.ts";
+import { deviceTraits, makePlan, type Purpose, type RunSizes } from "./plans.ts";
+import { createRunTables, type RunTables, tableBytes } from "./run_tables.ts";
+import { FORCED_FIRST_WORD, packRows, packSpans, packTiles, type StepRow, tileCount } from "./tables.ts";
 
 /** What an engine is made for. */
 export interface EngineSpec {
@@ -121,46 +111,6 @@ export interface Checkpoint {
   release(): void;
 }
 
-/** Traits of an open device. */
-export function deviceTraits(gpu: Gpu): DeviceTraits {
-  return {
-    features: gpu.features,
-    bindingBytes: Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize),
-    workgroupBytes: gpu.limits.maxComputeWorkgroupStorageSize,
-  };
-}
-
-/** Bytes of the tables of a run. */
-export function tableBytes(model: Model, purpose: Purpose, sizes: RunSizes): Record<string, number> {
-  const sequences = sizes.capacities.length;
-  const rows = Math.max(sizes.prefillRows, sequences);
-  const tables: Record<string, number> = {
-    rows: rows * ROW_WORDS * 4,
-    spans: sequences * 8,
-    tiles: mostTiles(rows, sequences, TILE_ROWS) * TILE_WORDS * 4,
-    logitRows: Math.max(sizes.logitRows, sequences) * 4,
-    states: sequences * STATE_WORDS * 4,
-  };
-  if (purpose.type === "score") {
-    tables.targets = sizes.logitRows * 4;
-    tables.nll = sizes.logitRows * 4;
-  }
-  if (purpose.type === "sample") {
-    const { ring, logprobs, edits } = purpose.sampling;
-    tables.settings = sequences * SAMPLING_WORDS * 4;
-    tables.stopIds = MAX_STOP_IDS * 4;
-    tables.forced = ring * 4;
-    tables.samples = sequences * ring * SAMPLE_WORDS * 4;
-    tables.logSumExps = Math.max(sizes.logitRows, sequences) * 4;
-    tables.top = sequences * ring * (logprobs ?? 0) * 8;
-    if (edits) {
-      tables.counts = sequences * model.config.vocabularySize * 4;
-      tables.bias = sequences * model.config.vocabularySize * 4;
-    }
-  }
-  return tables;
-}
-
 /**
  * Makes an engine: plans, compiled kernels, cache, tables.
  *
@@ -169,14 +119,13 @@ export function tableBytes(model: Model, purpose: Purpose, sizes: RunSizes): Rec
  */
 export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> {
   const { model, purpose, sizes } = spec;
-  const store = requireStore(model);
+  const store = storeOf(model);
   gpu.check();
   const traits = deviceTraits(gpu);
   const sequences = sizes.capacities.length;
   const plans: Plan[] = [makePlan(model, traits, "prefill", purpose, sizes)];
   if (purpose.type === "sample") plans.push(makePlan(model, traits, "decode", purpose, sizes));
-  const tableSizes = Object.entries(tableBytes(model, purpose, sizes));
-  for (const [name, size] of tableSizes) checkBinding(`the table ${name}`, size, traits);
+  const tableSizes = tableBytes(model, purpose, sizes);
   const held: { release(): void }[] = [];
   const release = () => {
     for (const part of held.reverse()) part.release();
@@ -196,36 +145,11 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
     held.push(workspace);
     for (const plan of plans) await workspace.fit(plan.memory.slots);
 
-    const tables = new Map<string, GPUBuffer>(cache.resources);
-    let tableSum = 0;
-    const allocate = async (name: string, size: number): Promise<GpuAllocation> => {
-      const allocation = await gpu.memory.allocate({
-        label: name,
-        owner: "activations",
-        size,
-        usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
-      });
-      held.push(allocation);
-      tableSum += allocation.size;
-      tables.set(name, allocation.buffer);
-      return allocation;
-    };
-    for (const [name, size] of tableSizes) await allocate(name, size);
-    const constants = new Map(plans.flatMap((plan) => [...plan.constants]));
-    for (const [name, make] of constants) {
-      const data = make() as Float32Array<ArrayBuffer>;
-      checkBinding(`the table ${name}`, data.byteLength, traits);
-      await allocate(name, data.byteLength);
-      gpu.device.queue.writeBuffer(tables.get(name)!, 0, data);
-    }
-    const table = (name: string): GPUBuffer => {
-      const buffer = tables.get(name);
-      if (!buffer) throw new Error(`This run has no table ${name}`);
-      return buffer;
-    };
+    const tables = await createRunTables(gpu, tableSizes, plans, cache.resources, traits);
+    held.push(tables);
     const bound: BoundPlan[] = [];
     for (const plan of plans) {
-      bound.push(await bindPlan(gpu, plan, { weights: store, workspace, resource: table }));
+      bound.push(await bindPlan(gpu, plan, { weights: store, workspace, resource: tables.buffer }));
       held.push(bound.at(-1)!);
     }
     const timer: Timer | undefined = spec.timed ? await createTimer(gpu, 16384) : undefined;
@@ -234,9 +158,8 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
       cache,
       workspace,
       bound,
-      tables: table,
+      tables,
       timer,
-      tableSum,
       sequences,
       release,
     });
@@ -246,28 +169,12 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   }
 }
 
-function checkBinding(what: string, size: number, { bindingBytes }: DeviceTraits): void {
-  if (size <= bindingBytes) return;
-  throw new RangeError(
-    `This run needs ${formatBytes(size)} for ${what}, over this device's binding limit of ` +
-      `${formatBytes(bindingBytes)}: use fewer sequences at once or a shorter context`,
-  );
-}
-
-function requireStore(model: Model): WeightStore {
-  if (!model.store) {
-    throw new Error("The model was only described, its weights are not on the GPU: load it with loadModel");
-  }
-  return model.store;
-}
-
 interface Parts {
   readonly cache: Cache;
   readonly workspace: Workspace;
   readonly bound: readonly BoundPlan[];
-  readonly tables: (name: string) => GPUBuffer;
+  readonly tables: RunTables;
   readonly timer: Timer | undefined;
-  readonly tableSum: number;
   readonly sequences: number;
   readonly release: () => void;
 }
@@ -280,7 +187,7 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
   let counts: Counts = {};
   let decodeRows = 0;
   const write: Engine["write"] = (name, data, offset = 0) => {
-    if (data.byteLength > 0) queue.writeBuffer(tables(name), offset, data as ArrayBuffer);
+    if (data.byteLength > 0) queue.writeBuffer(tables.buffer(name), offset, data as ArrayBuffer);
   };
   const submit = (plan: BoundPlan, segments: readonly string[], record?: (recorder: Recorder) => void) => {
     plan.setCounts(counts);
@@ -296,7 +203,7 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     top: sequences * (sampling?.ring ?? 0) * (sampling?.logprobs ?? 0) * 8,
   };
   const mutable = [
-    { buffer: tables("states"), offset: 0, size: sequences * STATE_WORDS * 4 },
+    { buffer: tables.buffer("states"), offset: 0, size: sequences * STATE_WORDS * 4 },
     ...cache.mutable,
   ];
   const copyRanges = (encoder: GPUCommandEncoder, checkpoint: Checkpoint, way: "save" | "restore") => {
@@ -313,10 +220,10 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     cache,
     bytes: {
       cache: cache.bytes,
-      activations: workspace.bytes + parts.tableSum + bound.reduce((sum, plan) => sum + plan.bytes, 0),
+      activations: workspace.bytes + tables.bytes + bound.reduce((sum, plan) => sum + plan.bytes, 0),
     },
     write,
-    table: tables,
+    table: tables.buffer,
     prefill({ rows, logitRows }, segments, record): void {
       const tiles = packTiles(rows, TILE_ROWS);
       write("rows", packRows(rows));
@@ -357,7 +264,7 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     copySamples(recorder, staging): void {
       let target = 0;
       for (const [name, size] of Object.entries(sampleSizes)) {
-        if (size) staging.copy(recorder.encoder(), tables(name), 0, size, target);
+        if (size) staging.copy(recorder.encoder(), tables.buffer(name), 0, size, target);
         target += size;
       }
     },
@@ -392,9 +299,4 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     times: () => timer ? timer.read() : Promise.resolve([]),
     release: parts.release,
   };
-}
-
-/** Logit rows that a run over at most `rows` rows computes at once. */
-export function logitRowsFor(model: Model, rows: number): number {
-  return logitBucket(model, rows);
 }

@@ -1,7 +1,7 @@
 // Plans of a run: one for prefill and one for decode, keyed by phase and row bucket, never by a prompt's length.
 
 import type { StorageType } from "../../wgsl/kernel.ts";
-import type { GpuFeatures } from "../gpu/mod.ts";
+import type { Gpu, GpuFeatures } from "../gpu/mod.ts";
 import { createTrace, lower, type Plan, type Rows, type Target } from "../graph/mod.ts";
 import { coresOf, type PipelineModel } from "../layers/mod.ts";
 import { fusions, sample, type SampleOptions, score } from "../ops/mod.ts";
@@ -14,6 +14,15 @@ export interface DeviceTraits {
   readonly bindingBytes: number;
   /** Workgroup memory in bytes. */
   readonly workgroupBytes: number;
+}
+
+/** Traits of an open device. */
+export function deviceTraits(gpu: Gpu): DeviceTraits {
+  return {
+    features: gpu.features,
+    bindingBytes: Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize),
+    workgroupBytes: gpu.limits.maxComputeWorkgroupStorageSize,
+  };
 }
 
 /** What a run is for. */

@@ -3,9 +3,9 @@
 import { kvCacheBytes } from "../cache/mod.ts";
 import { kernelCounts, type Plan, printPlan, storageBytes, weightParts } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
-import { tableBytes } from "./engine.ts";
 import { generateSpec } from "./generate.ts";
 import { type DeviceTraits, makePlan } from "./plans.ts";
+import { tableBytes } from "./run_tables.ts";
 import { allowedTokens } from "./prompt.ts";
 
 /** Lengths of the run that is asked about. */

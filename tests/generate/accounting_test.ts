@@ -4,7 +4,7 @@ import { assert, assertEquals, assertGreater, assertLess, assertRejects, assertT
 import { forward, generate, type GenerateOptions, planRun, score, session } from "../../lib/generate/mod.ts";
 import { type Gpu, GpuMemoryError, openGpu } from "../../lib/gpu/mod.ts";
 import { describeModel, loadModel } from "../../lib/models/mod.ts";
-import { deviceTraits } from "../../lib/generate/engine.ts";
+import { deviceTraits } from "../../lib/generate/plans.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
 import { NOVEL_LLAMA } from "../harness/models.ts";
 import { loadRandomLlama, randomIds, randomLlama } from "../harness/random_llama.ts";

@@ -109,6 +109,18 @@ Deno.test("generate() ends every text when its signal is aborted in the middle",
   assertEquals(essence(await run.record), expected);
 });
 
+Deno.test("generate() gives out what it held back for a stop string when it is aborted", async () => {
+  const abort = new AbortController();
+  const stop = `${expected.text} and this never comes`;
+  const run = generate(model, PROMPT, { ...GREEDY, stop, signal: abort.signal, runAhead: 4 });
+  const pieces: Piece[] = [];
+  for await (const piece of run) if (pieces.push(piece) === 3) abort.abort();
+  const { ids, text, finishReason } = await run.record;
+  assertEquals([finishReason, pieces[0].text], ["aborted", ""]);
+  assertEquals(text, model.tokenizer!.decode(ids));
+  assertEquals(pieces.map((piece) => piece.text).join(""), text);
+});
+
 Deno.test("generate() that nobody iterates over ends by its signal", async () => {
   const abort = new AbortController();
   const run = generate(model, PROMPT, { ...GREEDY, maxTokens: 2000, signal: abort.signal });

@@ -60,6 +60,8 @@ Deno.test("destroy() of the device rejects what is pending and everything later 
       "The GPU device is lost: it was destroyed. Open it again with openGpu and load the model again",
     );
   }
+  // What needs no more of the device may still come out well.
+  if (errors[3]) assertInstanceOf(errors[3], GpuLostError);
   await assertAllFail(gpu, buffer, GpuLostError, "The GPU device is lost: it was destroyed");
   assertEquals(gpu.memory.holders().activations ?? 0, 64, "only the staging buffer that the test holds");
   gpu[Symbol.dispose]();

@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { formatBytes, type Gpu, openGpu, readBuffer } from "../../lib/gpu/mod.ts";
-import { sharedGpu } from "../harness/kernel_case.ts";
 import { replaceMembers } from "../harness/replace_members.ts";
 
 const STORAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
@@ -173,7 +172,7 @@ Deno.test("dispose() destroys the device that openGpu() opened, and may be calle
   assertStringIncludes(error.message, "was disposed of");
 });
 
-Deno.test("formatBytes() gives three digits and a unit", async () => {
+Deno.test("formatBytes() gives three digits and a unit", () => {
   assertEquals([0, 16, 1023, 1024, 10 * 1024, 3.25 * 2 ** 20, 80 * 2 ** 30, 2 ** 52].map(formatBytes), [
     "0 B",
     "16 B",
@@ -184,5 +183,4 @@ Deno.test("formatBytes() gives three digits and a unit", async () => {
     "80.0 GiB",
     "4096.0 TiB",
   ]);
-  await sharedGpu();
 });

@@ -42,7 +42,7 @@ model[Symbol.dispose]();
 const left = gpu.memory.bytes;
 gpu[Symbol.dispose]();
 
-const warmUp = Math.floor(resident.length / 4);
+const warmUp = Math.ceil(resident.length / 4);
 const trend = slope(resident.slice(warmUp)) / EVERY;
 console.log(
   `Process memory after the first ${warmUp * EVERY} generations: ${trend.toFixed(0)} bytes a generation, ` +
