@@ -47,17 +47,20 @@ interface Submit {
 }
 
 const WATCHED_MS = 30;
+const WATCHED_STEPS = 4;
 const UNWATCHED_MS = 120;
 /** Twice what keeps read-backs under one in 8 tokens, because the prefill has one of its own. */
 const UNWATCHED_STEPS = 16;
+/** A wait shorter than this says that the device was idle before the host came to read. */
+const IDLE_MS = 2;
 
 /**
- * Aims at a submit's duration. A device that was idle before the host came to read can take more at once: each turn costs
- * the host its sleep, however few the steps.
+ * Aims at a submit's duration. A device that was idle can take more at once: each turn costs the host its sleep, however
+ * few the steps.
  */
 function nextSteps(last: number, turnMs: number, waitedMs: number, watched: boolean): number {
   const target = watched ? WATCHED_MS : UNWATCHED_MS;
-  const idle = waitedMs < turnMs / 10 && turnMs < target;
+  const idle = waitedMs < IDLE_MS && turnMs < target;
   const fitting = idle ? last * 4 : Math.round(last * target / Math.max(turnMs, 0.05));
   return Math.max(watched ? 1 : UNWATCHED_STEPS, Math.min(MAX_RUN_AHEAD, last * 4, fitting));
 }
@@ -84,7 +87,7 @@ export async function decodeLoop(
       if (rewindable) checkpoints.push(await engine.createCheckpoint());
     }
     let submitted = 1;
-    let steps = runAhead ?? (hooks.watched() ? 1 : UNWATCHED_STEPS);
+    let steps = runAhead ?? (hooks.watched() ? WATCHED_STEPS : UNWATCHED_STEPS);
     let firstTokenAt = NaN;
     let inFlight: Submit = { staging: stagings[0], steps: 1, at: performance.now() };
     start((recorder) => engine.copySamples(recorder, inFlight.staging));

@@ -36,7 +36,10 @@ export interface PlanReport {
     readonly cacheBytes: number;
     readonly stateBytes: number;
   }[];
-  /** Bytes of a run, as its record reports them. */
+  /**
+   * Bytes of a run, as its record reports them: weights and cache to the byte; activations less the uniform blocks, whose
+   * alignment the device decides (at most 256 bytes a kernel call).
+   */
   readonly bytes: { readonly weights: number; readonly cache: number; readonly activations: number };
   /** Kernel calls of prefill and decode. */
   readonly kernels: readonly { readonly name: string; readonly count: number }[];

@@ -24,7 +24,10 @@ export interface GenerateRecord {
     readonly prefillTokensPerSecond: number;
     readonly decodeTokensPerSecond: number;
   };
-  /** Bytes on the GPU: of the weights, this run's cache and activations, and the most that was held at once. */
+  /**
+   * Bytes on the GPU: of the weights, this run's cache and activations (without the buffers for reading back), and the most
+   * that was held on the device at once.
+   */
   readonly bytes: {
     readonly weights: number;
     readonly cache: number;
