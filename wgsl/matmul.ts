@@ -26,8 +26,8 @@ export interface MatmulSpec {
   /** What follows the dot product. */
   readonly epilogue: "none" | "residual";
   /**
-   * Tile size; changes no result. `large` reads least and needs many tiles to fill a GPU; `medium` for fewer rows and
-   * for CPU drivers, `small` for few rows or columns.
+   * Tile size; changes no result. `medium` reads less, `small` makes more workgroups of few rows. On an H100 tiles of
+   * 128 x 128 were no faster than `medium` at any row count (tests/bench/LOG.md).
    */
   readonly tile: keyof typeof TILES;
 }
@@ -36,7 +36,6 @@ export interface MatmulSpec {
 export const TILES = {
   small: { tileRows: 32, tileColumns: 32, rowsEach: 4, columnsEach: 4, depth: 4 },
   medium: { tileRows: 64, tileColumns: 64, rowsEach: 8, columnsEach: 8, depth: 2 },
-  large: { tileRows: 128, tileColumns: 128, rowsEach: 8, columnsEach: 8, depth: 4 },
 } as const;
 
 /**

@@ -80,7 +80,7 @@ function lowerPart(
       dtype: weight.dtype,
       vectorized: weight.columns % 4 === 0 && input.stride % 4 === 0,
       epilogue: residual ? "residual" : "none",
-      tile: tileFor(x.rows.capacity, columns),
+      tile: tileFor(x.rows.capacity),
     });
   emit.dispatch(kernel, operands, (counts) => ({ ...numbers, rows: counts[x.rows.name] }));
 }
@@ -113,10 +113,9 @@ function rowsPerPass(rows: Rows): MatvecSpec["rowsPerPass"] {
   return rows.capacity <= 1 ? 1 : rows.capacity <= 2 ? 2 : rows.capacity <= 4 ? 4 : 8;
 }
 
-/** Tiles large enough to reuse what they load, and enough of them to fill a GPU. Changes no result. */
-function tileFor(rows: number, columns: number): MatmulSpec["tile"] {
-  if (rows < 64 || columns < 64) return "small";
-  return Math.ceil(rows / 128) * Math.ceil(columns / 128) >= 64 ? "large" : "medium";
+/** Small tiles while there are few rows, so that enough workgroups share the work. Changes no result. */
+function tileFor(rows: number): MatmulSpec["tile"] {
+  return rows <= 128 ? "small" : "medium";
 }
 
 /**

@@ -28,6 +28,9 @@ export interface KernelRun {
   readonly milliseconds: number;
 }
 
+/** Larger outputs are no tables that a kernel reads again. */
+const RESTORED_BYTES = 64 * 2 ** 20;
+
 /** Options of {@linkcode runKernel}. */
 export interface RunOptions {
   /** Runs this often in one submit, with timestamps, and reports the shortest time. Default: one untimed run. */
@@ -88,7 +91,22 @@ export async function runKernel(
       // All runs in one submit: between submits a card goes idle and lowers its clock. The first ones warm it up.
       const timer = await createTimer(gpu, repeat);
       const recorder = createRecorder(gpu, timer);
+      // A kernel that changes its tables (a sampler ends a sequence) finds them as they were.
+      const changed = kernel.bindings.flatMap(({ access }, i) =>
+        access === "write" && buffers[i].size <= RESTORED_BYTES ? [buffers[i]] : []
+      );
+      const before: GPUBuffer[] = [];
+      for (const buffer of changed) {
+        const copy = await upload("before", new Uint8Array(buffer.size), GPUBufferUsage.STORAGE);
+        const encoder = device.createCommandEncoder();
+        encoder.copyBufferToBuffer(buffer, 0, copy, 0, buffer.size);
+        device.queue.submit([encoder.finish()]);
+        before.push(copy);
+      }
       for (let i = 0; i < repeat; i++) {
+        changed.forEach((buffer, k) =>
+          recorder.encoder().copyBufferToBuffer(before[k], 0, buffer, 0, buffer.size)
+        );
         if (options.flush) recorder.encoder().clearBuffer(options.flush);
         recorder.dispatch(String(i), pipeline, bindings, grid);
       }

@@ -172,12 +172,14 @@ export function matvecCases(variant: Variant): KernelCase[] {
 }
 
 const MATMULS: readonly Omit<MatmulSpec, "dtype">[] = [
-  { vectorized: true, epilogue: "none", tile: "large" },
+  { vectorized: true, epilogue: "none", tile: "small" },
+  { vectorized: true, epilogue: "none", tile: "medium" },
   { vectorized: true, epilogue: "residual", tile: "small" },
   { vectorized: true, epilogue: "residual", tile: "medium" },
   { vectorized: false, epilogue: "none", tile: "small" },
   { vectorized: false, epilogue: "none", tile: "medium" },
-  { vectorized: false, epilogue: "residual", tile: "large" },
+  { vectorized: false, epilogue: "residual", tile: "small" },
+  { vectorized: false, epilogue: "residual", tile: "medium" },
 ];
 
 const MATMUL_SHAPES: readonly LinearShape[] = [
@@ -291,10 +293,7 @@ export function matvecBench(variant: Variant): KernelCase[] {
 /** Large cases of matmul: a short and a long prompt. */
 export function matmulBench(variant: Variant): KernelCase[] {
   return MODELS.filter(([label]) => label !== "1B head").flatMap(([label, k, n, kind]) =>
-    ([[32, "small"], [128, "small"], [128, "medium"], [512, "medium"], [512, "large"], [
-      2048,
-      "large",
-    ]] as const).map(
+    ([[32, "small"], [128, "small"], [128, "medium"], [512, "medium"], [2048, "medium"]] as const).map(
       ([rows, tile]) => {
         const swiglu = kind === "swiglu";
         const spec = {
