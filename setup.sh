@@ -141,6 +141,8 @@ if [ ! -d "${XDG_RUNTIME_DIR:-}" ]; then
   export XDG_RUNTIME_DIR
 fi
 export DENO_NO_UPDATE_CHECK=1
+# Without OpenGL, which is no way to compute here, and whose library can crash a process that ends.
+export DENO_WEBGPU_BACKEND="${DENO_WEBGPU_BACKEND:-vulkan,metal,dx12}"
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || stop "Cannot enter the folder of $0"
 ensure_deno

@@ -24,7 +24,7 @@ import type { Model } from "../models/mod.ts";
 import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
 import { NONE, SAMPLE_WORDS, STATE_WORDS } from "../../wgsl/tables.ts";
 import { storeOf } from "./gpu_of.ts";
-import { deviceTraits, makePlan, type Purpose, type RunSizes } from "./plans.ts";
+import { deviceTraits, planFor, type Purpose, type RunSizes } from "./plans.ts";
 import { createRunTables, type RunTables, tableBytes } from "./run_tables.ts";
 import { FORCED_FIRST_WORD, packRows, packSpans, packTiles, type StepRow, tileCount } from "./tables.ts";
 
@@ -123,8 +123,8 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   gpu.check();
   const traits = deviceTraits(gpu);
   const sequences = sizes.capacities.length;
-  const plans: Plan[] = [makePlan(model, traits, "prefill", purpose, sizes)];
-  if (purpose.type === "sample") plans.push(makePlan(model, traits, "decode", purpose, sizes));
+  const plans: Plan[] = [planFor(model, traits, "prefill", purpose, sizes)];
+  if (purpose.type === "sample") plans.push(planFor(model, traits, "decode", purpose, sizes));
   const tableSizes = tableBytes(model, purpose, sizes);
   const held: { release(): void }[] = [];
   const release = () => {

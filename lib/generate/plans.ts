@@ -1,10 +1,9 @@
 // Plans of a run: one for prefill and one for decode, keyed by phase and row bucket, never by a prompt's length.
 
-import type { StorageType } from "../../wgsl/kernel.ts";
 import type { Gpu, GpuFeatures } from "../gpu/mod.ts";
 import { createTrace, lower, type Plan, type Rows, type Target } from "../graph/mod.ts";
 import { coresOf, type PipelineModel } from "../layers/mod.ts";
-import { fusions, sample, type SampleOptions, score } from "../ops/mod.ts";
+import { fusions, KV_CACHE, kvArenas, kvSizes, sample, type SampleOptions, score } from "../ops/mod.ts";
 
 /** What plans need to know of a device. */
 export interface DeviceTraits {
@@ -66,14 +65,46 @@ export function logitBucket(model: PipelineModel, rows: number): number {
   return Math.min(rows, Math.max(8, 2 ** Math.floor(Math.log2(most))));
 }
 
-/** Traces and lowers one phase of a model. */
-export function makePlan(
+const plans = new WeakMap<object, Map<string, Plan>>();
+
+/**
+ * The plan of one phase of a model. It is made once for a phase, row buckets and a length bucket: another prompt length
+ * finds the same plan again.
+ */
+export function planFor(
   model: PipelineModel,
   device: DeviceTraits,
   phase: Target["phase"],
   purpose: Purpose,
   sizes: RunSizes,
 ): Plan {
+  const target = targetFor(model, device, phase, purpose, sizes);
+  const slots = sizes.capacities.reduce((a, b) => a + b, 0);
+  const plan = cachedPlan(model, { ...target, slots: 0 }, purpose);
+  // Without a number of slots, a plan has one arena a layer. How many it takes otherwise depends on their number.
+  const fits = plan.caches.filter(({ kind }) => kind === KV_CACHE).every((request) =>
+    kvArenas(kvSizes(request), slots, target.cacheType, target.bindingBytes).length === 1
+  );
+  return fits ? plan : cachedPlan(model, { ...target, slots }, purpose);
+}
+
+function cachedPlan(model: PipelineModel, target: Target, purpose: Purpose): Plan {
+  const key = JSON.stringify([target, purpose]);
+  let known = plans.get(model.pipeline);
+  if (!known) plans.set(model.pipeline, known = new Map());
+  let plan = known.get(key);
+  if (!plan) known.set(key, plan = makePlan(model, target, purpose));
+  return plan;
+}
+
+/** What a plan is made for: sizes that change from run to run are rounded up to buckets. */
+function targetFor(
+  model: PipelineModel,
+  device: DeviceTraits,
+  phase: Target["phase"],
+  purpose: Purpose,
+  sizes: RunSizes,
+): Omit<Target, "slots"> {
   const sequences = sizes.capacities.length;
   const thin = sequences <= THIN_ROWS || sizes.batchInvariant;
   const rows: Rows = phase === "decode"
@@ -85,17 +116,25 @@ export function makePlan(
     thin: purpose.type === "sample" && thin,
     from: { rows, map: "logitRows" },
   };
-  const cacheType: StorageType = model.dtype;
-  const trace = createTrace({
+  return {
     phase,
     rows,
     logits,
     sequences,
-    slots: sizes.capacities.reduce((a, b) => a + b, 0),
-    longest: Math.max(...sizes.capacities),
-    cacheType,
+    longest: lengthBucket(Math.max(...sizes.capacities)),
+    cacheType: model.dtype,
     ...device,
-  });
+  };
+}
+
+/** The next power of two, at least 64. */
+function lengthBucket(length: number): number {
+  return 2 ** Math.ceil(Math.log2(Math.max(64, length)));
+}
+
+/** Traces and lowers one phase of a model. */
+function makePlan(model: PipelineModel, target: Target, purpose: Purpose): Plan {
+  const trace = createTrace(target);
   const { value } = model.pipeline.apply(trace, { type: "tokenIds" });
   if (purpose.type === "sample") sample(trace, value, purpose.sampling);
   if (purpose.type === "score") score(trace, value);

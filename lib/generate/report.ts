@@ -4,7 +4,7 @@ import { kvCacheBytes } from "../cache/mod.ts";
 import { kernelCounts, type Plan, printPlan, storageBytes, weightParts } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { generateSpec } from "./generate.ts";
-import { type DeviceTraits, makePlan } from "./plans.ts";
+import { type DeviceTraits, planFor } from "./plans.ts";
 import { tableBytes } from "./run_tables.ts";
 import { allowedTokens } from "./prompt.ts";
 
@@ -76,7 +76,7 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
     timings: false,
   });
   const plans = (["prefill", "decode"] as const).map((phase) =>
-    makePlan(model, device, phase, spec.purpose, spec.sizes)
+    planFor(model, device, phase, spec.purpose, spec.sizes)
   );
   const cache = kvCacheBytes({
     requests: plans[0].caches,

@@ -15,7 +15,7 @@ export interface Target {
   readonly logits: Rows;
   /** Sequences in the tables. */
   readonly sequences: number;
-  /** Cache slots of each KV head in a layer, over all sequences. */
+  /** Cache slots of each KV head in a layer, over all sequences; 0 when a layer's keys fit one binding anyway. */
   readonly slots: number;
   /** Longest a sequence may become. */
   readonly longest: number;
