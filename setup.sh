@@ -141,8 +141,11 @@ if [ ! -d "${XDG_RUNTIME_DIR:-}" ]; then
   export XDG_RUNTIME_DIR
 fi
 export DENO_NO_UPDATE_CHECK=1
-# Without OpenGL, which is no way to compute here, and whose library can crash a process that ends.
-export DENO_WEBGPU_BACKEND="${DENO_WEBGPU_BACKEND:-vulkan,metal,dx12}"
+# Without OpenGL: Mesa's library of it can crash a test process that ends, after its last test. With NVIDIA's driver OpenGL
+# stays: it keeps the Vulkan driver loaded, which cannot be unloaded and loaded again more than some thirty times.
+if [ ! -e /proc/driver/nvidia ] && [ ! -e /dev/nvidiactl ]; then
+  export DENO_WEBGPU_BACKEND="${DENO_WEBGPU_BACKEND:-vulkan,metal,dx12}"
+fi
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || stop "Cannot enter the folder of $0"
 ensure_deno

@@ -1,5 +1,6 @@
 // A plan: the kernel calls of one phase over planned buffers, as data. Making and printing one needs no GPU.
 
+import type { Kernel } from "../../wgsl/kernel.ts";
 import { formatBytes } from "../gpu/mod.ts";
 import type { Dispatch } from "./dispatch.ts";
 import { type MemoryPlan, planMemory } from "./memory_plan.ts";
@@ -24,6 +25,17 @@ export interface Plan {
 
 /** Rewrites operations before they are lowered: the fusions. */
 export type Rewrite = (operations: readonly Operation[], trace: Trace) => readonly Operation[];
+
+/** Kernels by source: ops build them anew for every call, and most calls of a plan are the same few. */
+const kernels = new Map<string, Kernel>();
+
+function interned(kernel: Kernel): Kernel {
+  const key = `${kernel.name}\n${kernel.code}`;
+  const known = kernels.get(key);
+  if (known) return known;
+  kernels.set(key, kernel);
+  return kernel;
+}
 
 /** Stands last and reads the results, so that rewrites leave them. */
 const resultOp: OpDefinition<Record<never, never>> = { kind: "result", lower: () => {} };
@@ -56,7 +68,7 @@ export function lower(
           );
         }
         dispatches.push({
-          kernel,
+          kernel: interned(kernel),
           operands,
           parameters,
           operation: operation.definition.kind,

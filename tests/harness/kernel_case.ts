@@ -45,17 +45,22 @@ export interface KernelCase {
 }
 
 const gpus = new Map<string, Promise<Gpu>>();
+const open: Gpu[] = [];
 
 // A CPU driver whose threads still run while the process exits may bring it down.
 addEventListener("unload", () => {
-  for (const gpu of gpus.values()) gpu.then((open) => open[Symbol.dispose]());
+  for (const gpu of open) gpu[Symbol.dispose]();
 });
 
 /** Opens (once) the device of a variant axis; closed when the tests of a file have ended. */
 export function sharedGpu(options: { withoutSubgroups?: boolean } = {}): Promise<Gpu> {
   const key = JSON.stringify(options);
   let gpu = gpus.get(key);
-  if (!gpu) gpus.set(key, gpu = openGpu(options));
+  if (!gpu) {
+    gpu = openGpu(options);
+    gpu.then((one) => open.push(one), () => {});
+    gpus.set(key, gpu);
+  }
   return gpu;
 }
 

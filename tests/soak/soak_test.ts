@@ -15,16 +15,16 @@ Deno.test("soak() leaves the weights' bytes after every generation, and little o
   using gpu = await openGpu({ memory: CEILING });
   using model = await loadModel(gpu, NOVEL_LLAMA);
   await soak(model, {
-    generations: 48,
+    generations: 80,
     onGeneration(index) {
       if ((index + 1) % 16 !== 0) return;
       collect();
       heap.push(Deno.memoryUsage().heapUsed);
     },
   });
-  assertEquals(heap.length, 3);
-  // 32 generations after the first ones; what a generation must not leave is a buffer's or a text's worth.
-  assertLess(heap[2] - heap[0], 32 * 16_384);
+  assertEquals(heap.length, 5);
+  // 32 generations after the first ones, which make the plans and compile the kernels; what a generation must not leave is a buffer's or a text's worth.
+  assertLess(heap[4] - heap[2], 32 * 16_384);
   model[Symbol.dispose]();
   assertEquals([gpu.memory.holders(), gpu.memory.bytes], [{}, 0]);
 });

@@ -31,12 +31,7 @@ async function deno(args: string[]): Promise<{ code: number; output: string }> {
   const child = new Deno.Command(Deno.execPath(), {
     args,
     cwd: root,
-    env: {
-      DENO_NO_UPDATE_CHECK: "1",
-      // OpenGL's library can crash a test process that ends, after its last test.
-      DENO_WEBGPU_BACKEND: Deno.env.get("DENO_WEBGPU_BACKEND") ?? "vulkan,metal,dx12",
-      ...(Deno.stdout.isTerminal() ? {} : { NO_COLOR: "1" }),
-    },
+    env: { DENO_NO_UPDATE_CHECK: "1", ...(Deno.stdout.isTerminal() ? {} : { NO_COLOR: "1" }) },
     stdin: "null",
     stdout: "piped",
     stderr: "inherit",
