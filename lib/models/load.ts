@@ -31,7 +31,7 @@ export interface LoadModelOptions {
 }
 
 /** What is written but not yet on the device is held by the host as well; so much of it at the most, and a chunk. */
-const FLUSH_BYTES = 64 * 2 ** 20;
+const FLUSH_BYTES = 32 * 2 ** 20;
 
 /**
  * Loads a model from a folder in Hugging Face layout: `config.json`, `model.safetensors` (or shards with an index) and,
