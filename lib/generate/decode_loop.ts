@@ -34,8 +34,10 @@ export interface DecodeRun {
 export interface DecodeResult {
   /** Waits for the GPU. */
   readonly readbacks: number;
-  /** Time at which the first token was known, as `performance.now()`. */
+  /** Time at which the first token was known, as `performance.now()`; when aborted before it, the time of that. */
   readonly firstTokenAt: number;
+  /** Whether the prompt was fed; otherwise the cache is as it was. */
+  readonly fed: boolean;
 }
 
 interface Submit {
@@ -67,13 +69,13 @@ function nextSteps(last: number, turnMs: number, waitedMs: number, watched: bool
 
 /**
  * Runs the loop. `start` submits the prefill, which samples each sequence's first token, and records with it what it is
- * given. Every later submit is some decode steps: commands are recorded while the device works, and the next submit runs
+ * given; it says whether it came to its end. Every later submit is some decode steps: commands are recorded while the device works, and the next submit runs
  * while the samples of the last are read.
  */
 export async function decodeLoop(
   engine: Engine,
   run: DecodeRun,
-  start: (record: (recorder: Recorder) => void) => void,
+  start: (record: (recorder: Recorder) => void) => Promise<boolean>,
   hooks: DecodeHooks,
 ): Promise<DecodeResult> {
   const { sequences, runAhead, rewindable } = run;
@@ -89,8 +91,13 @@ export async function decodeLoop(
     let submitted = 1;
     let steps = runAhead ?? (hooks.watched() ? WATCHED_STEPS : UNWATCHED_STEPS);
     let firstTokenAt = NaN;
+    if (rewindable) engine.save(checkpoints[0]);
+    if (!await start((recorder) => engine.copySamples(recorder, stagings[0]))) {
+      hooks.flush();
+      if (rewindable) engine.restore(checkpoints[0]);
+      return { readbacks: 0, firstTokenAt: performance.now(), fed: false };
+    }
     let inFlight: Submit = { staging: stagings[0], steps: 1, at: performance.now() };
-    start((recorder) => engine.copySamples(recorder, inFlight.staging));
     engine.beginDecode([...active]);
     for (let turn = 1;; turn++) {
       const left = Math.max(...[...active].map((i) => sequences[i].maxTokens)) - submitted;
@@ -123,7 +130,7 @@ export async function decodeLoop(
       hooks.flush();
       if (active.size === 0 || !next) {
         if (rewindable && overshoot) rewind(engine, overshoot, inFlight, next);
-        return { readbacks: turn, firstTokenAt };
+        return { readbacks: turn, firstTokenAt, fed: true };
       }
       if (active.size < before) engine.beginDecode([...active]);
       if (runAhead === undefined && turn > 1) {

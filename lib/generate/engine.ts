@@ -95,6 +95,10 @@ export interface Engine {
   splitSamples(data: ArrayBuffer): Record<"states" | "samples" | "top", Uint32Array<ArrayBuffer>>;
   /** The last of the next `total` tokens of sequence 0 are these, whatever the logits say. */
   force(ids: readonly number[], total: number): void;
+  /** Waits until the device is idle. */
+  idle(): Promise<void>;
+  /** Takes a checkpoint of everything that changes in place from step to step. */
+  save(into: Checkpoint): void;
   /** Goes back to a checkpoint. */
   restore(from: Checkpoint): void;
   /** Makes room for a checkpoint. */
@@ -214,6 +218,11 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
       at += size;
     }
   };
+  const submitCopy = (checkpoint: Checkpoint, way: "save" | "restore") => {
+    const encoder = gpu.device.createCommandEncoder();
+    copyRanges(encoder, checkpoint, way);
+    queue.submit([encoder.finish()]);
+  };
   return {
     gpu,
     spec,
@@ -283,11 +292,9 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
       // Token i of the run is forced[forcedFirst + i], counted with wrap-around.
       write("settings", new Uint32Array([ids.length - total, total]), FORCED_FIRST_WORD * 4);
     },
-    restore(from): void {
-      const encoder = gpu.device.createCommandEncoder();
-      copyRanges(encoder, from, "restore");
-      queue.submit([encoder.finish()]);
-    },
+    idle: () => gpu.guard(queue.onSubmittedWorkDone().then(() => {})),
+    save: (into) => submitCopy(into, "save"),
+    restore: (from) => submitCopy(from, "restore"),
     async createCheckpoint(): Promise<Checkpoint> {
       return await gpu.memory.allocate({
         label: "checkpoint",

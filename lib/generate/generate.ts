@@ -95,6 +95,8 @@ async function runPrompts(
   try {
     writeSampling(engine, options, prompts.map((_, i) => ({ position: 0, remaining: limits[i] })), prompts);
     const outputs = prompts.map((ids, index) => createOutput(model, ids, index, options));
+    const hooks = outputHooks(outputs, options, control);
+    const feeds = prompts.map((ids, sequence) => ({ sequence, ids, position: 0 }));
     const prefillAt = performance.now();
     const result = await decodeLoop(
       engine,
@@ -103,9 +105,8 @@ async function runPrompts(
         runAhead: options.runAhead,
         rewindable: false,
       },
-      (record) =>
-        prefill(engine, prompts.map((ids, sequence) => ({ sequence, ids, position: 0 })), true, record),
-      outputHooks(outputs, options, control),
+      (record) => prefill(engine, feeds, { record, aborted: hooks.aborted }),
+      hooks,
     );
     return makeRecords(outputs, prompts, options, {
       start,
@@ -142,6 +143,7 @@ export interface RunFacts {
   readonly start: number;
   readonly prefillAt: number;
   readonly firstTokenAt: number;
+  readonly fed: boolean;
   readonly readbacks: number;
   readonly loadMs: number;
   readonly kernels: GenerateRecord["kernels"];
@@ -155,14 +157,14 @@ export function makeRecords(
   options: ResolvedOptions,
   facts: RunFacts,
 ): GenerateRecord[] {
-  const { start, prefillAt, firstTokenAt, readbacks, loadMs, kernels, bytes } = facts;
+  const { start, prefillAt, firstTokenAt, fed, readbacks, loadMs, kernels, bytes } = facts;
   const promptTokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
   const later = outputs.reduce((sum, { ids }) => sum + Math.max(0, ids.length - 1), 0);
   const perSecond = (tokens: number, ms: number) => ms > 0 ? tokens / ms * 1000 : 0;
   const timing = {
     loadMs,
     timeToFirstTokenMs: firstTokenAt - start,
-    prefillTokensPerSecond: perSecond(promptTokens, firstTokenAt - prefillAt),
+    prefillTokensPerSecond: fed ? perSecond(promptTokens, firstTokenAt - prefillAt) : 0,
     decodeTokensPerSecond: perSecond(later, performance.now() - firstTokenAt),
   };
   return outputs.map((output, i) => ({

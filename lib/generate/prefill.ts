@@ -31,23 +31,35 @@ export function* sliceRows(feeds: readonly Feed[], most: number): Generator<Step
   if (slice.length) yield slice;
 }
 
-/** Feeds tokens; after the last one of each sequence its next token is sampled, if `sampled`. */
-export function prefill(
-  engine: Engine,
-  feeds: readonly Feed[],
-  sampled: boolean,
-  record?: (recorder: Recorder) => void,
-): void {
+/** Slices that are under way before the host looks whether to go on. */
+const SLICES_UNDER_WAY = 4;
+
+/** How {@linkcode prefill} ends. */
+export interface PrefillHooks {
+  /** Appends to the last submit. */
+  readonly record: (recorder: Recorder) => void;
+  /** Whether to end now. */
+  readonly aborted: () => boolean;
+}
+
+/**
+ * Feeds tokens; after the last one of each sequence its next token is sampled. A long prompt is fed some slices at a time,
+ * so that it can be aborted: false then, with part of it fed or none.
+ */
+export async function prefill(engine: Engine, feeds: readonly Feed[], hooks: PrefillHooks): Promise<boolean> {
   const lasts = new Map(feeds.map((feed) => [feed.sequence, feed.position + feed.ids.length - 1]));
   const slices = [...sliceRows(feeds, engine.spec.sizes.prefillRows)];
-  slices.forEach((rows, i) => {
-    const logitRows = sampled
-      ? rows.flatMap((row, at) => lasts.get(row.sequence) === row.position ? [at] : [])
-      : [];
+  for (const [i, rows] of slices.entries()) {
+    if (i % SLICES_UNDER_WAY === 0) {
+      if (i > 0) await engine.idle();
+      if (hooks.aborted()) return false;
+    }
+    const logitRows = rows.flatMap((row, at) => lasts.get(row.sequence) === row.position ? [at] : []);
     engine.prefill(
       { rows, logitRows },
       logitRows.length ? ["body", "head", "sample"] : ["body"],
-      i === slices.length - 1 ? record : undefined,
+      i === slices.length - 1 ? hooks.record : undefined,
     );
-  });
+  }
+  return true;
 }

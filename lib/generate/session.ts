@@ -33,7 +33,8 @@ export interface Session extends Disposable {
   /** Adds to the sequence without generating. A text gets BOS only at the beginning. */
   append(prompt: Prompt, options?: EncodePromptOptions): void;
   /**
-   * Adds a prompt, if given, and generates. Calls run one after the other. When one fails, its prompt is not added.
+   * Adds a prompt, if given, and generates. Calls run one after the other. When one fails, its prompt is not added;
+   * one that is aborted while it is fed stays, and is fed with what comes next.
    *
    * @throws {RangeError} when an option or the prompt is out of range; the record rejects when both together are over the
    * context.
@@ -114,6 +115,7 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
     writeSampling(current, options, [{ position: cached, remaining: maxTokens }], [prompt]);
     const output = createOutput(model, prompt, 0, options);
     const feeds = [{ sequence: 0, ids: prompt.slice(cached), position: cached }];
+    const hooks = outputHooks([output], options, control);
     let prefillAt = NaN;
     let result: DecodeResult;
     try {
@@ -122,9 +124,9 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
         { sequences: [{ length: prompt.length, maxTokens }], runAhead: options.runAhead, rewindable: true },
         (record) => {
           prefillAt = performance.now();
-          prefill(current, feeds, true, record);
+          return prefill(current, feeds, { record, aborted: hooks.aborted });
         },
-        outputHooks([output], options, control),
+        hooks,
       );
     } catch (error) {
       // Nobody knows what the cache has then: the next call begins a new one.
@@ -137,7 +139,7 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
     ids.push(...news, ...output.ids);
     answered = ids.length;
     // The last token was sampled but not fed, unless a stop token came after it.
-    cached = ids.length - (output.stopToken ? 0 : 1);
+    if (result.fed) cached = ids.length - (output.stopToken ? 0 : 1);
     return makeRecords([output], [promptIds], options, {
       start: begin,
       prefillAt,
