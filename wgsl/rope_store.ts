@@ -43,14 +43,14 @@ export interface RopeStoreSpec {
 const THREADS = 256;
 
 /** Positions in the fine part of `ropeTable`. */
-export const ROPE_FINE = 256;
+export const FINE_POSITIONS = 256;
 
 /**
  * Rotates the queries in `qkv` in place (if `rotateQ` is 1) and writes the rotated keys and the values of the KV heads
  * [firstHead, firstHead + arenaHeads) to their slots. Nothing is stored for a sequence that is done or for a slot
  * beyond its extent's capacity. Numbers beyond the range of f16 are stored as its largest.
  *
- * `ropeTable` holds (cos, sin) of frequency * position: {@linkcode ROPE_FINE} rows of `rotarySize / 2` entries for
+ * `ropeTable` holds (cos, sin) of frequency * position: {@linkcode FINE_POSITIONS} rows of `rotarySize / 2` entries for
  * the positions 0, 1, 2 ..., then rows for the positions 0, 256, 512 ... up to the last one in use.
  *
  * @throws {RangeError} when the head size or the rotary size does not fit.
@@ -115,8 +115,8 @@ ${EXTENT_STRUCT}
 ${STATE_STRUCT}
 ${
     rotarySize === 0 ? "" : `fn turn(pair: u32, position: u32) -> vec2<f32> {
-  let low = ropeTable[(position % ${ROPE_FINE}u) * ${pairs}u + pair];
-  let high = ropeTable[(${ROPE_FINE}u + position / ${ROPE_FINE}u) * ${pairs}u + pair];
+  let low = ropeTable[(position % ${FINE_POSITIONS}u) * ${pairs}u + pair];
+  let high = ropeTable[(${FINE_POSITIONS}u + position / ${FINE_POSITIONS}u) * ${pairs}u + pair];
   return vec2<f32>(low.x * high.x - low.y * high.y, low.y * high.x + low.x * high.y);
 }
 ${rotate}`

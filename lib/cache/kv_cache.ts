@@ -1,6 +1,6 @@
 // Keys and values of softmax attention: arenas of slots by layer, and a table of extents by layer, sequence and head.
 
-import type { Gpu, GpuAllocation } from "../gpu/mod.ts";
+import { allocatedBytes, type Gpu, type GpuAllocation } from "../gpu/mod.ts";
 import { type CacheRequest, storageBytes } from "../graph/mod.ts";
 import { arenaName, KV_CACHE, kvArenas, kvSizes } from "../ops/mod.ts";
 import { EXTENT_WORDS } from "../../wgsl/tables.ts";
@@ -30,18 +30,14 @@ export function kvCacheBytes(spec: KvCacheSpec): { layers: LayerCacheReport[]; b
       cacheBytes += 2 * arenaBytes(arena.heads, slots, sizes.headSize, spec.dtype);
     }
     // The positions of the slots are one table for all layers; the first layer carries it.
-    if (request.layer === 0) cacheBytes += roundUp(slots * 4);
+    if (request.layer === 0) cacheBytes += allocatedBytes(slots * 4);
     return { index: request.layer, kind: KV_CACHE, capacity: slots, cacheBytes, stateBytes: 0 };
   });
   return { layers, bytes: layers.reduce((sum, layer) => sum + layer.cacheBytes, 0) };
 }
 
-function roundUp(bytes: number): number {
-  return Math.max(16, Math.ceil(bytes / 16) * 16);
-}
-
 function arenaBytes(heads: number, slots: number, headSize: number, dtype: StorageType): number {
-  return roundUp(heads * slots * headSize * storageBytes(dtype));
+  return allocatedBytes(heads * slots * headSize * storageBytes(dtype));
 }
 
 /**

@@ -69,8 +69,8 @@ function nextSteps(last: number, turnMs: number, waitedMs: number, watched: bool
 
 /**
  * Runs the loop. `start` submits the prefill, which samples each sequence's first token, and records with it what it is
- * given; it says whether it came to its end. Every later submit is some decode steps: commands are recorded while the device works, and the next submit runs
- * while the samples of the last are read.
+ * given; it says whether it came to its end. Every later submit is some decode steps: commands are recorded while the
+ * device works, and the next submit runs while the samples of the last are read.
  */
 export async function decodeLoop(
   engine: Engine,

@@ -1,5 +1,6 @@
 // Options of generation: their meaning, defaults and ranges. Everything is checked before anything runs.
 
+import { MAX_TOP_LOG_PROBABILITIES } from "../../wgsl/log_probabilities.ts";
 import type { Model } from "../models/mod.ts";
 
 /** How tokens are chosen and when to stop. Defaults of the sampling options come from the model's own configuration. */
@@ -69,8 +70,6 @@ export interface ResolvedOptions {
   readonly edits: boolean;
 }
 
-/** Most top tokens whose log-probabilities can be asked for. */
-export const MAX_LOGPROBS = 64;
 /** Most stop ids of a run. */
 export const MAX_STOP_IDS = 64;
 /** Most decode steps of a submit. */
@@ -143,7 +142,7 @@ export function resolveOptions(model: Model, options: GenerateOptions): Resolved
     stopIds,
     logprobs: options.logprobs === undefined
       ? undefined
-      : number("logprobs", options.logprobs, 0, Math.min(MAX_LOGPROBS, vocabulary), true),
+      : number("logprobs", options.logprobs, 0, Math.min(MAX_TOP_LOG_PROBABILITIES, vocabulary), true),
     batchInvariant: options.batchInvariant ?? false,
     signal: options.signal,
     timings: options.timings ?? false,

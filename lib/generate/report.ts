@@ -1,6 +1,7 @@
 // What a run would take, told without a GPU: bytes by layer and the kernels of a decode step.
 
 import { kvCacheBytes } from "../cache/mod.ts";
+import { allocatedBytes } from "../gpu/mod.ts";
 import { kernelCounts, type Plan, printPlan, storageBytes, weightParts } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { generateSpec } from "./generate.ts";
@@ -102,7 +103,7 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
       weights: sum(
         model.weights.flatMap((weight) =>
           weightParts(weight, device.bindingBytes).map(({ rows }) =>
-            allocated(rows * weight.columns * storageBytes(weight.dtype))
+            allocatedBytes(rows * weight.columns * storageBytes(weight.dtype))
           )
         ),
       ),
@@ -116,11 +117,6 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
 
 function sum(sizes: readonly number[]): number {
   return sizes.reduce((all, size) => all + size, 0);
-}
-
-/** Bytes that a buffer of this size takes. */
-function allocated(size: number): number {
-  return Math.max(16, Math.ceil(size / 16) * 16);
 }
 
 /** Bytes of workspace and tables, without the uniform arenas, whose alignment the device decides. */
@@ -139,5 +135,5 @@ function activationBytes(
   const constants = [...new Map(plans.flatMap((plan) => [...plan.constants])).values()].map((make) =>
     make().byteLength
   );
-  return sum([...slots, ...tables, ...constants].map(allocated));
+  return sum([...slots, ...tables, ...constants].map(allocatedBytes));
 }

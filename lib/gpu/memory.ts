@@ -58,6 +58,11 @@ function gone(request: BufferRequest): GpuMemoryError {
   );
 }
 
+/** Bytes that a buffer of `size` bytes takes: a multiple of 16, and never none. */
+export function allocatedBytes(size: number): number {
+  return Math.max(16, Math.ceil(size / 16) * 16);
+}
+
 /** Freed bytes kept for reuse. */
 const POOL_BYTES = 256 * 2 ** 20;
 
@@ -136,7 +141,7 @@ export function createMemory(device: GPUDevice, ceiling: number | undefined, che
       }
       if (disposed) throw gone(request);
       check();
-      const size = Math.max(16, Math.ceil(request.size / 16) * 16);
+      const size = allocatedBytes(request.size);
       const limit = device.limits.maxBufferSize;
       if (size > limit) {
         throw new GpuMemoryError(

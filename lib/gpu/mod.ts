@@ -1,7 +1,7 @@
 // The GPU layer: devices, memory, pipelines, recording, read-back and timing. Knows nothing of tensors or models.
 
 export { formatBytes, GpuLostError, GpuMemoryError, KernelError } from "./errors.ts";
-export { type BufferRequest, type GpuAllocation, type Memory } from "./memory.ts";
+export { allocatedBytes, type BufferRequest, type GpuAllocation, type Memory } from "./memory.ts";
 export { type Pipeline, type Pipelines, type PipelineSource } from "./pipelines.ts";
 export {
   type AdapterDescription,

@@ -1,6 +1,6 @@
 // A plan bound to buffers: bind groups made once, replayed per step.
 
-import type { Gpu, GpuAllocation, Recorder } from "../gpu/mod.ts";
+import type { Gpu, GpuAllocation, Pipeline, Recorder } from "../gpu/mod.ts";
 import type { Grid } from "../../wgsl/kernel.ts";
 import type { Dispatch } from "./dispatch.ts";
 import type { Plan } from "./plan.ts";
@@ -80,14 +80,13 @@ interface Call {
   grid: Grid;
 }
 
-/** Compiles a plan's kernels, in parallel. */
-export async function compilePlan(gpu: Gpu, plan: Plan): Promise<void> {
-  const kernels = new Set(plan.dispatches.map((dispatch) => dispatch.kernel));
-  await Promise.all([...kernels].map((kernel) => gpu.pipelines.compile(pipelineSource(kernel))));
-}
-
-function pipelineSource(kernel: Dispatch["kernel"]) {
-  return { name: kernel.name, code: kernel.code, access: kernel.bindings.map((binding) => binding.access) };
+/** Compiles a plan's kernels, in parallel; one pipeline a kernel call. */
+export function compilePlan(gpu: Gpu, plan: Plan): Promise<Pipeline[]> {
+  return Promise.all(
+    plan.dispatches.map(({ kernel: { name, code, bindings } }) =>
+      gpu.pipelines.compile({ name, code, access: bindings.map(({ access }) => access) })
+    ),
+  );
 }
 
 /** Binds a plan: compiles its kernels, allocates the uniform arena and makes the bind groups. */
@@ -110,9 +109,7 @@ export async function bindPlan(gpu: Gpu, plan: Plan, bindings: Bindings): Promis
     const ranks = rankSlots(plan.memory.slots);
     const bufferOf = (value: Value): GPUBuffer =>
       bindings.workspace.buffer(ranks[plan.memory.slotOf.get(placementOf(value).root.id)!]);
-    const compiled = await Promise.all(
-      plan.dispatches.map(({ kernel }) => gpu.pipelines.compile(pipelineSource(kernel))),
-    );
+    const compiled = await compilePlan(gpu, plan);
     const calls: Call[] = plan.dispatches.map((dispatch, i) => {
       const size = Math.max(16, Math.ceil(dispatch.kernel.parameters.length / 4) * 16);
       const entries: GPUBindGroupEntry[] = [

@@ -1,5 +1,7 @@
 // Rotary position embedding (Su et al. 2021): its angles as tables made in f64, exact at any position.
 
+import { FINE_POSITIONS } from "../../wgsl/rope_store.ts";
+
 /** How components are paired: `half` pairs i with i + size/2, `interleaved` pairs 2i with 2i + 1. */
 export type RotaryLayout = "half" | "interleaved";
 
@@ -16,9 +18,6 @@ export interface Rotary {
   /** Positions the table covers. */
   readonly positions: number;
 }
-
-/** Positions covered by the fine part of a table. */
-export const FINE_POSITIONS = 256;
 
 /**
  * (cos, sin) pairs: 256 fine entries for `position & 255`, then coarse ones for `position >> 8`, each over all pairs. The

@@ -47,7 +47,7 @@ export interface KernelCase {
 const gpus = new Map<string, Promise<Gpu>>();
 const open: Gpu[] = [];
 
-// A CPU driver whose threads still run while the process exits may bring it down.
+// A device's memory is free again before the tests of the next file begin.
 addEventListener("unload", () => {
   for (const gpu of open) gpu[Symbol.dispose]();
 });
