@@ -360,3 +360,33 @@ Deno.test("loadModel() twice side by side gives models of their own, whole when 
   second[Symbol.dispose]();
   assertEquals(gpu.memory.holders(), {});
 });
+
+Deno.test("loadModel() keeps little of a large checkpoint on the host: what is written is flushed on the way", async () => {
+  const large = randomLlama({ vocab_size: 300_000, hidden_size: 64, tie_word_embeddings: true }, 5);
+  const place = await Deno.makeTempDir({ prefix: "large" });
+  using device = await openGpu();
+  const { queue } = device.device;
+  const { writeBuffer, onSubmittedWorkDone } = queue;
+  let waiting = 0;
+  let most = 0;
+  let total = 0;
+  queue.writeBuffer = (buffer, offset, data, ...rest) => {
+    waiting += data.byteLength;
+    total += data.byteLength;
+    most = Math.max(most, waiting);
+    writeBuffer.call(queue, buffer, offset, data, ...rest);
+  };
+  queue.onSubmittedWorkDone = () => {
+    waiting = 0;
+    return onSubmittedWorkDone.call(queue);
+  };
+  try {
+    await writeCheckpoint(place, { ...large.config }, large.tensors);
+    using _model = await loadModel(device, place, { dtype: "f32" });
+    assertGreater(total, 72 * 2 ** 20);
+    // 32 MiB and a chunk of 16.
+    assert(most <= 48 * 2 ** 20, `${most} bytes were held at once`);
+  } finally {
+    await Deno.remove(place, { recursive: true });
+  }
+});
