@@ -77,3 +77,4 @@ export {
   type TokenLogprobs,
 } from "./lib/generate/mod.ts";
 export { type ModelConfig, type PipelineModel, printLayers } from "./lib/layers/mod.ts";
+export * from "./lib/transforms/mod.ts";

@@ -1,4 +1,4 @@
-// A long text with notes strewn through it, for the demo's question. The prose was written for this file.
+// Long texts with notes strewn through them, for questions about one of the notes. The prose was written for this file.
 
 /** Paragraphs of plain prose, about a thousand tokens in all. */
 const PARAGRAPHS = [
@@ -61,4 +61,96 @@ export function textWithNotes(person: string): { text: string; thing: string } {
     paragraph,
   ]);
   return { text: `\n\n${parts.join("\n\n")}\n\nAnswer: here is ${person}'s`, thing: found[2] };
+}
+
+/** What names and things of more notes are put together from; the examples' model knows these words from its training. */
+const WORDS = {
+  first: "Jane Philip Rachel Edward Lucy Peter Agnes Dick Helen Arthur Sylvia George Molly Frank Laura Tom"
+    .split(" "),
+  last:
+    "Castle Wood Park Hall Grand King Brown Church Darrell Esmond Audley Warrington Jones Knight Street West"
+      .split(" "),
+  quality: "silver heavy blue old broken red green narrow warm black gold thin round secret fine grey".split(
+    " ",
+  ),
+  noun: "key coat letter watch chair boat hat sword book glass ring box stick paper bell cup".split(" "),
+};
+
+/** The prose without notes. */
+export function plainText(): string {
+  return PARAGRAPHS.join("\n\n");
+}
+
+/** A prompt whose answer stands in one of its notes. Field names are those of a line of a `--needles` file. */
+export interface NotePrompt {
+  readonly prompt: string;
+  /** What the note says, with the space before it. */
+  readonly answer: string;
+  /** Length class: tokens of the prompt, about. */
+  readonly tokens: number;
+  /** Where the note stands: 0 is the first, 1 the last one. */
+  readonly depth: number;
+}
+
+/** How prompts are made. */
+export interface NotePrompts {
+  readonly count: number;
+  /** Tokens of each, about. */
+  readonly tokens: number;
+  /** Others for another seed, always the same for one. */
+  readonly seed: number;
+  /** Tokens of a text. */
+  readonly countTokens: (text: string) => number;
+}
+
+/** Prompts of shuffled prose between notes, whose names and things are combined anew; the depth asked for goes round. */
+export function promptsWithNotes({ count, tokens, seed, countTokens }: NotePrompts): NotePrompt[] {
+  const random = randomNumbers(seed);
+  return Array.from({ length: count }, (_, index) => {
+    const notes = Math.max(2, Math.min(16, 4 + Math.floor(tokens / 64)));
+    // As in the model's training, no first name and no surname stands in two notes.
+    const [first, last, quality, noun] = [WORDS.first, WORDS.last, WORDS.quality, WORDS.noun]
+      .map((words) => shuffled(words, random));
+    const owners = first.slice(0, notes).map((name, i) => `${name} ${last[i]}`);
+    const owned = quality.slice(0, notes).map((word, i) => `${word} ${noun[i]}`);
+    const lines = owners.map((person, i) => `Note: here is ${person}'s ${owned[i]}.`);
+    const depth = index % 5 / 4;
+    const asked = Math.round(depth * (notes - 1));
+    const question = `Answer: here is ${owners[asked]}'s`;
+    let left = tokens - countTokens([...lines, question].join("\n\n"));
+    const prose: string[] = [];
+    while (left > 0) {
+      for (const paragraph of shuffled(PARAGRAPHS, random)) {
+        // The last one ends where there is no more room.
+        const words = paragraph.split(" ");
+        while (words.length > 0 && countTokens(`\n\n${words.join(" ")}`) > left) words.length--;
+        if (words.length > 0) prose.push(words.join(" "));
+        left = words.length < paragraph.split(" ").length ? 0 : left - countTokens(`\n\n${paragraph}`);
+        if (left <= 0) break;
+      }
+    }
+    const gaps = lines.map(() => Math.floor(random() * (prose.length + 1))).sort((a, b) => a - b);
+    const parts = [...prose, ""].flatMap((paragraph, i) => [
+      ...lines.filter((_, note) => gaps[note] === i),
+      ...(paragraph === "" ? [] : [paragraph]),
+    ]);
+    return { prompt: `\n\n${[...parts, question].join("\n\n")}`, answer: ` ${owned[asked]}`, tokens, depth };
+  });
+}
+
+/** Numbers from 0 to below 1 that follow from a seed: a counter, hashed (the finaliser of MurmurHash3). */
+export function randomNumbers(seed: number): () => number {
+  let counter = seed >>> 0;
+  return () => {
+    counter = counter + 0x9e3779b9 >>> 0;
+    let hash = Math.imul(counter ^ counter >>> 16, 0x85ebca6b);
+    hash = Math.imul(hash ^ hash >>> 13, 0xc2b2ae35);
+    return ((hash ^ hash >>> 16) >>> 0) / 2 ** 32;
+  };
+}
+
+/** The list in another order. */
+function shuffled<T>(list: readonly T[], random: () => number): T[] {
+  const keyed = list.map((item) => [random(), item] as const);
+  return keyed.sort(([a], [b]) => a - b).map(([, item]) => item);
 }

@@ -30,6 +30,8 @@ export interface AttentionDecodeSpec {
   readonly groupSize: number;
   /** Slots of a split: 32, 64 or 128. Changes the order of sums. */
   readonly split: number;
+  /** Whether the scores are written as well. Default: false. */
+  readonly logits?: boolean;
 }
 
 /** Tile sizes of a spec. */
@@ -122,13 +124,16 @@ function check({ headSize, groupSize, split }: AttentionDecodeSpec): void {
  * where `score = scale * dot(q, k)`. A split without a visible slot has sum 0; a split that begins at or over the
  * extent's length writes nothing. `splits` is the grid's: at least the longest length divided by `split`.
  *
+ * With `logits` it also writes `logits[(row * heads + head) * logitStride + slot] = score` for each slot of the extent,
+ * -3.4e38 where it may not be seen.
+ *
  * The arena holds the KV heads [firstHead, firstHead + arenaHeads).
  *
  * @throws {RangeError} when the head size, the group size or the split does not fit.
  */
 export function attentionDecode(spec: AttentionDecodeSpec): Kernel {
   check(spec);
-  const { dtype, headSize, groupSize, split } = spec;
+  const { dtype, headSize, groupSize, split, logits = false } = spec;
   const { packed, chunk, chunks, lanes, own, quads, threads, words, runs, run, batch } = decide(spec);
   const batches = groupSize / batch;
   const parts = chunk / 4;
@@ -167,6 +172,12 @@ export function attentionDecode(spec: AttentionDecodeSpec): Kernel {
 
   const guardItem = (statement: string): string =>
     batch * quads === threads ? statement : `if (local < ${batch * quads}u) { ${statement} }`;
+
+  const storeLogits = "\n  " + guardItem(`
+    let slot = splitStart + itemQuad * 4u;
+    let at = (group.z * params.heads + kvHead * ${groupSize}u + first + itemHead) * params.logitStride + slot;
+    ${unroll(4, (i) => `if (slot + ${i}u <= last) { logits[at + ${i}u] = score[${i}]; }`)}
+  `);
 
   const body = `
 ${ROW_STRUCT}
@@ -238,7 +249,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var score = scratch[part];
   ${unroll(lanes - 1, (l) => `score += scratch[part + ${l + 1}u];`)}
   score = select(vec4<f32>(MASKED), score, seen);
-  ${guardItem("maxima[item] = max(max(score.x, score.y), max(score.z, score.w));")}
+  ${guardItem("maxima[item] = max(max(score.x, score.y), max(score.z, score.w));")}${
+    logits ? storeLogits : ""
+  }
   workgroupBarrier();
   var maximum = maxima[itemHead * ${quads}u];
   ${unroll(quads - 1, (i) => `maximum = max(maximum, maxima[itemHead * ${quads}u + ${i + 1}u]);`)}
@@ -275,7 +288,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 `;
   return defineKernel({
-    name: `attentionDecode ${dtype} head ${headSize} group ${groupSize} split ${split}`,
+    name: `attentionDecode ${dtype} head ${headSize} group ${groupSize} split ${split}${
+      logits ? " logits" : ""
+    }`,
     f16: dtype === "f16",
     parameters: {
       rows: "u32",
@@ -289,6 +304,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       qOffset: "u32",
       scale: "f32",
       splits: "u32",
+      ...(logits ? { logitStride: "u32" as const } : {}),
     },
     bindings: [
       read("q", "array<vec4<f32>>"),
@@ -299,6 +315,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       read("extents", "array<Extent>"),
       write("partials", "array<vec4<f32>>"),
       write("statistics", "array<vec2<f32>>"),
+      ...(logits ? [write("logits", "array<f32>")] : []),
     ],
     grid: ({ rows, arenaHeads, splits }) => [splits, arenaHeads, rows],
     body,

@@ -32,6 +32,10 @@ export interface AttentionPrefillSpec {
    * that of its last row. Changes no result where it holds.
    */
   readonly ordered: boolean;
+  /** Whether the log of each row's sum of exp(score) is put out as well. Default: false. */
+  readonly logSumExp?: boolean;
+  /** Whether tiles count rows by a table of row numbers, as when some were picked. Default: false. */
+  readonly mapped?: boolean;
 }
 
 /** Most rows of a tile. */
@@ -68,15 +72,22 @@ function decide(headSize: number): Decisions {
 const COMPONENTS = ["x", "y", "z", "w"];
 
 /**
- * `out[row * outStride + head * headSize + d]` for the rows of all tiles and the query heads of the KV heads
+ * `out[target * outStride + head * headSize + d]` for the rows of all tiles and the query heads of the KV heads
  * [firstHead, firstHead + arenaHeads): softmax attention, with scores `scale * dot(q, k)`, over the slots of the row's
  * extent whose position is not later than the row's; 0 for a row that sees no slot. A tile has at most
- * {@linkcode TILE_ROWS} consecutive rows of one sequence, and may have none; `tiles` is the number of tiles.
+ * {@linkcode TILE_ROWS} consecutive rows of one sequence, and may have none; `tiles` is the number of tiles. The row
+ * tile.first + i goes to the output row `target` = tile.output + i.
+ *
+ * With `logSumExp` a last binding: `logSumExps[row * heads + head]` is the natural log of the sum of exp(score) over
+ * those slots, by the row's number among the queries; -3.4e38 for a row that sees no slot.
+ *
+ * With `mapped` a last binding `map`: the rows of a tile are map[tile.first + i], in ascending order.
  *
  * @throws {RangeError} when the head size does not fit.
  */
 export function attentionPrefill(spec: AttentionPrefillSpec): Kernel {
-  const { dtype, headSize, subgroups, ordered } = spec;
+  const { dtype, headSize, subgroups, ordered, logSumExp = false, mapped = false } = spec;
+  const rowOf = (index: string): string => mapped ? `map[${index}]` : index;
   if (!(headSize >= 4 && headSize <= 256 && headSize % 4 === 0)) {
     throw new RangeError(`headSize must be a multiple of 4 from 4 to 256: current value is ${headSize}`);
   }
@@ -191,7 +202,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let extent = extents[(params.layer * params.sequences + tile.sequence) * params.kvHeads + head / groupSize];
   ${
     ordered
-      ? "let end = min(extent.length, extent.start + rowTable[tile.first + tile.count - 1u].index + 1u);"
+      ? `let end = min(extent.length, extent.start + rowTable[${
+        rowOf("tile.first + tile.count - 1u")
+      }].index + 1u);`
       : "let end = extent.length;"
   }
   let part = local % ${parts}u;
@@ -199,7 +212,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   ${
     unroll(rows, (r) =>
       `let inTile${r} = local / ${parts}u * ${rows}u + ${r}u;
-  let row${r} = tile.first + min(inTile${r}, tile.count - 1u);
+  let row${r} = ${rowOf(`tile.first + min(inTile${r}, tile.count - 1u)`)};
   let position${r} = rowTable[row${r}].position;
   let query${r} = (row${r} * params.qStride + params.qOffset) / 4u + head * ${words}u;
   ${loadQuery(r)}
@@ -230,7 +243,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   ${
     unroll(rows, (r) =>
       `if (inTile${r} < tile.count) {
-    let target${r} = (row${r} * params.outStride) / 4u + head * ${words}u + part;
+    let target${r} = (tile.output + inTile${r}) * params.outStride / 4u + head * ${words}u + part;
     let inverse = select(1.0 / sum${r}, 0.0, sum${r} == 0.0);
     ${
         unroll(own, (i) => {
@@ -240,6 +253,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             : store;
         })
       }
+    ${
+        // The sum is at least 1, the greatest score's own part, except where nothing is seen.
+        logSumExp
+          ? `if (part == 0u) { logSumExps[row${r} * params.heads + head] = maximum${r} + log(max(sum${r}, 1.0)); }`
+          : ""}
   }`)
   }
 }
@@ -247,7 +265,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   return defineKernel({
     name: `attentionPrefill ${dtype} head ${headSize}${ordered ? " ordered" : ""}${
       subgroups ? " subgroups" : ""
-    }`,
+    }${logSumExp ? " logSumExp" : ""}${mapped ? " mapped" : ""}`,
     f16: dtype === "f16",
     parameters: {
       tiles: "u32",
@@ -271,6 +289,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       read("extents", "array<Extent>"),
       read("tiles", "array<Tile>"),
       write("out", "array<vec4<f32>>"),
+      ...(logSumExp ? [write("logSumExps", "array<f32>")] : []),
+      ...(mapped ? [read("map", "array<u32>")] : []),
     ],
     grid: ({ tiles, heads, kvHeads, arenaHeads }) => [tiles, arenaHeads * (heads / kvHeads), 1],
     body,

@@ -14,6 +14,8 @@ import { EXTENT_STRUCT, ROW_STRUCT } from "./tables.ts";
 export interface AttentionReduceSpec {
   /** Numbers in a head, a multiple of 4 up to 256. */
   readonly headSize: number;
+  /** Whether the logarithm of the sum of exp(score) is written as well. Default: false. */
+  readonly logSumExp?: boolean;
 }
 
 const MAX_THREADS = 256;
@@ -23,9 +25,13 @@ const MAX_LANES = 16;
  * `out[row * outStride + head * headSize + d]`: the softmax-weighted mean of values that the splits of
  * `attentionDecode` stand for; 0 for a row that sees no slot. `split` is the slots of a split and `splits` the splits
  * of the grid that wrote `partials` and `statistics`.
+ *
+ * With `logSumExp` it also writes `logSumExps[row * heads + head]`, the natural logarithm of the sum of exp(score) over
+ * the slots that the row sees; -3.4e38 when it sees none.
  */
 export function attentionReduce(spec: AttentionReduceSpec): Kernel {
-  const words = spec.headSize / 4;
+  const { headSize, logSumExp = false } = spec;
+  const words = headSize / 4;
   const lanes = Math.min(MAX_LANES, Math.floor(MAX_THREADS / words));
   const body = `
 ${ROW_STRUCT}
@@ -72,11 +78,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
     let word = (group.y * params.outStride) / 4u + head * ${words}u + column;
     out[word] = select(sum / vec4<f32>(total), vec4<f32>(0.0), total == 0.0);
+    ${
+    logSumExp
+      ? `if (column == 0u) {
+      logSumExps[group.y * params.heads + head] = select(maximum + log(total), MASKED, total == 0.0);
+    }`
+      : ""
+  }
   }
 }
 `;
   return defineKernel({
-    name: `attentionReduce head ${spec.headSize}`,
+    name: `attentionReduce head ${headSize}${logSumExp ? " logSumExp" : ""}`,
     parameters: {
       rows: "u32",
       heads: "u32",
@@ -93,6 +106,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       read("rowTable", "array<Row>"),
       read("extents", "array<Extent>"),
       write("out", "array<vec4<f32>>"),
+      ...(logSumExp ? [write("logSumExps", "array<f32>")] : []),
     ],
     grid: ({ rows, heads }) => [heads, rows, 1],
     body,

@@ -1,4 +1,4 @@
-// The matmul of prefill: many rows, bound by arithmetic.
+// The matmul of prefill and of batches: many rows, bound by arithmetic.
 //
 //   out[r, outputOffset + j] = sum over k of x[r, k] * w[firstRow + j, k]
 //
@@ -14,6 +14,13 @@
 // All tiles and sums are named scalars and vectors, the inner loops are unrolled by the generator.
 //
 // An output is one chain of fma over k from 0 up: the same bits for every tile size, row count and place in the tile.
+//
+// With few rows and columns that makes few workgroups, each with a long way to go. So the third dimension of the grid may
+// split k into parts of whole stretches, one chain of fma each, whose sums wait side by side for matmulReduce:
+//
+//   k:   |  split 0  |  split 1  |  ...  |        sums[split, r, outputOffset + j]
+//
+// Then an output's bits depend on k and the number of splits: still not on the tile, the row count and the place.
 
 import { defineKernel, type Kernel, read, type StorageType, unroll, write } from "./kernel.ts";
 
@@ -23,11 +30,12 @@ export interface MatmulSpec {
   readonly dtype: StorageType;
   /** Whether k and inputStride are multiples of 4. */
   readonly vectorized: boolean;
-  /** What follows the dot product. */
-  readonly epilogue: "none" | "residual";
+  /** What follows the dot product; after `split` come the sums of matmulReduce. */
+  readonly epilogue: "none" | "residual" | "split";
   /**
-   * Tile size; changes no result. `medium` reads less, `small` makes more workgroups of few rows. On an H100 tiles of
-   * 128 x 128 were no faster than `medium` at any row count (tests/bench/LOG.md).
+   * Tile size; changes no result. `medium` reads less, `small` makes more workgroups of few rows; `lean` has twice the
+   * invocations of `medium`, for calls with few workgroups. On an H100 tiles of 128 x 128 were no faster than `medium`
+   * at any row count (tests/bench/LOG.md).
    */
   readonly tile: keyof typeof TILES;
 }
@@ -35,12 +43,45 @@ export interface MatmulSpec {
 /** Decisions. Tile sizes: outputs of a workgroup, outputs of an invocation, vectors of 4 along k in a step. */
 export const TILES = {
   small: { tileRows: 32, tileColumns: 32, rowsEach: 4, columnsEach: 4, depth: 4 },
+  lean: { tileRows: 64, tileColumns: 64, rowsEach: 8, columnsEach: 4, depth: 4 },
   medium: { tileRows: 64, tileColumns: 64, rowsEach: 8, columnsEach: 8, depth: 2 },
 } as const;
+
+/** Vectors of 4 in a stretch of k that is not split: a multiple of every tile's depth. */
+const STRETCH = 4;
+
+/** Row counts up to which decode splits k, each with decisions of its own. */
+const SPLIT_ROWS: readonly number[] = [32, 64, 128, 256, 512];
+
+/** Decisions of {@linkcode splitDecisions}, made on an H100 (tests/bench/LOG.md). */
+const SPLIT_FROM = 1024;
+const SPLIT_WORKGROUPS = 1024;
+const SPLIT_LENGTH = 256;
+const MOST_SPLITS = 16;
+
+/**
+ * Tile and splits of k with which enough workgroups share the work of up to 512 rows; `splits` is 1 where there are enough
+ * without. They follow from the sizes alone, never from the device: calls for up to 32 rows are split alike, and so are
+ * those for up to 64, 128, 256 and 512, but the same row may get other bits from one of these than from another.
+ */
+export function splitDecisions(
+  { rows, k, n }: { rows: number; k: number; n: number },
+): { tile: MatmulSpec["tile"]; splits: number } {
+  const most = SPLIT_ROWS.find((bucket) => rows <= bucket);
+  if (most === undefined) return { tile: "medium", splits: 1 };
+  if (k < SPLIT_FROM) return { tile: most <= 128 ? "small" : "medium", splits: 1 };
+  const tile = most <= TILES.small.tileRows ? "small" : "lean";
+  const tiles = Math.ceil(most / TILES[tile].tileRows) * Math.ceil(n / TILES[tile].tileColumns);
+  const splits = Math.min(Math.ceil(SPLIT_WORKGROUPS / tiles), Math.floor(k / SPLIT_LENGTH), MOST_SPLITS);
+  return { tile: splits === 1 && most > 128 ? "medium" : tile, splits };
+}
 
 /**
  * out = x wᵀ (+ residual) for many rows. Bindings `x` [rows, inputStride] f32, `w` [.., k] stored as `dtype`,
  * `residual` (as `out`), `out` [rows, outputStride] f32; `x` and `w` are bound as vectors of 4 when `vectorized`.
+ *
+ * With `split` it takes a parameter `splits` more, and `out` is [splits, rows, outputStride]: the sums over each part
+ * of k, which matmulReduce adds.
  */
 export function matmul(spec: MatmulSpec): Kernel {
   const { dtype, vectorized, epilogue, tile } = spec;
@@ -54,6 +95,7 @@ export function matmul(spec: MatmulSpec): Kernel {
   const wLine = tileColumns + padding;
   const xLoads = tileRows * depth / threads;
   const wLoads = tileColumns * depth / threads;
+  const split = epilogue === "split";
 
   // Vector `chunk` of a line that starts at element `line`; zero from k on.
   const load = (array: string, scalar: string): string =>
@@ -105,10 +147,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       }u, params.n - 1u)) * params.k;`)
   }
   ${unroll(rowsEach, (i) => unroll(columnsEach, (j) => `var s${i}_${j} = 0.0;`))}
-  ${unroll(xLoads, (i) => `var nextX${i} = loadX(xLine${i}, part);`)}
-  ${unroll(wLoads, (i) => `var nextW${i} = loadW(wLine${i}, part);`)}
-  let chunks = (params.k + 3u) / 4u;
-  for (var chunk = 0u; chunk < chunks; chunk += ${depth}u) {
+  ${
+    split
+      ? `let stretches = (params.k + ${4 * STRETCH - 1}u) / ${4 * STRETCH}u;
+  let first = group.z * stretches / params.splits * ${STRETCH}u;
+  let chunks = (group.z + 1u) * stretches / params.splits * ${STRETCH}u;`
+      : "let chunks = (params.k + 3u) / 4u;"
+  }
+  ${unroll(xLoads, (i) => `var nextX${i} = loadX(xLine${i}, ${split ? "first + part" : "part"});`)}
+  ${unroll(wLoads, (i) => `var nextW${i} = loadW(wLine${i}, ${split ? "first + part" : "part"});`)}
+  for (var chunk = ${split ? "first" : "0u"}; chunk < chunks; chunk += ${depth}u) {
     workgroupBarrier();
     ${unroll(xLoads, (i) => `xTile[part * ${xLine}u + line + ${i * threads / depth}u] = nextX${i};`)}
     ${unroll(wLoads, (i) => `wTile[part * ${wLine}u + line + ${i * threads / depth}u] = nextW${i};`)}
@@ -133,7 +181,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         unroll(columnsEach, (j) =>
           `{
         let column = firstColumn + tx + ${j * across}u;
-        let index = row * params.outputStride + params.outputOffset + column;
+        let index = ${
+            split ? "(group.z * params.rows + row)" : "row"
+          } * params.outputStride + params.outputOffset + column;
         if (column < params.n) { out[index] = ${
             epilogue === "residual" ? "residual[index] + " : ""
           }s${i}_${j}; }
@@ -155,6 +205,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       outputStride: "u32",
       outputOffset: "u32",
       firstRow: "u32",
+      ...(split ? { splits: "u32" as const } : {}),
     },
     bindings: [
       read("x", vectorized ? "array<vec4<f32>>" : "array<f32>"),
@@ -163,7 +214,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       write("out", "array<f32>"),
     ],
     // Rows first: workgroups that run side by side share weight rows.
-    grid: ({ rows, n }) => [Math.ceil(rows / tileRows), Math.ceil(n / tileColumns), 1],
+    grid: ({ rows, n, splits = 1 }) => [Math.ceil(rows / tileRows), Math.ceil(n / tileColumns), splits],
     body,
   });
 }

@@ -21,8 +21,11 @@ export const ROW_STRUCT = `struct Row {
 export const EXTENT_WORDS = 8;
 /**
  * Where a (layer, sequence, KV head) keeps its keys and values: `base` is the first slot in the arena, `capacity` how
- * many slots it owns, `start` its length before this step, `length` its length with this step's rows, `positions` the
- * first entry in the table of slot positions. Table index: (layer * sequences + sequence) * kvHeads + head.
+ * many slots it owns, `start` the slot of this step's first row, `length` the slots in use with this step's rows,
+ * `positions` the first entry in the tables that are kept by slot (positions, scores, sums, freed slots). Slots that were
+ * evicted have position {@linkcode NONE}; they stand in a ring of `capacity` entries in the table of freed slots, from
+ * entry `freeFirst` on, `freeCount` of them. Tokens of positions below `frozen` are scored for good and may be evicted.
+ * Table index: (layer * sequences + sequence) * kvHeads + head.
  */
 export const EXTENT_STRUCT = `struct Extent {
   base: u32,
@@ -30,9 +33,42 @@ export const EXTENT_STRUCT = `struct Extent {
   start: u32,
   length: u32,
   positions: u32,
-  reserved0: u32,
-  reserved1: u32,
-  reserved2: u32,
+  freeFirst: u32,
+  freeCount: u32,
+  frozen: u32,
+}`;
+
+/** 32-bit words of one `Selection`. */
+export const SELECTION_WORDS = 8;
+/**
+ * What a layer keeps of the rows that a step adds to a sequence: it has the `count` rows from `first` on; the newest
+ * `window` of them and the first `sinks` are kept in any case, and `keep` of those before the window, sinks included.
+ * The newest `scored` rows are those whose queries score. What is left stands from row `output` on.
+ */
+export const SELECTION_STRUCT = `struct Selection {
+  first: u32,
+  count: u32,
+  window: u32,
+  scored: u32,
+  sinks: u32,
+  keep: u32,
+  output: u32,
+  reserved: u32,
+}`;
+
+/** 32-bit words of one `Turn`. */
+export const TURN_WORDS = 4;
+/**
+ * How a sequence's generated tokens are compressed: they are counted from `origin`, the position of the last token that
+ * was fed, which has number 0; blocks have `block` of them. For the row of number r, entry `windows + r` of the table of
+ * windows is how many newest tokens are protected then; bit 31 says that the block before them is compressed, of which
+ * layer l keeps as many tokens as entry `keeps + l` says.
+ */
+export const TURN_STRUCT = `struct Turn {
+  origin: u32,
+  block: u32,
+  windows: u32,
+  keeps: u32,
 }`;
 
 /** 32-bit words of one `SequenceState`. */
@@ -95,10 +131,13 @@ export const SAMPLE_STRUCT = `struct Sample {
 
 /** 32-bit words of one `Tile`. */
 export const TILE_WORDS = 4;
-/** A tile of consecutive rows of one sequence for prefill attention: its first row, how many, and the sequence. */
+/**
+ * A tile of consecutive rows of one sequence for prefill attention: its first row, how many, the sequence, and the first
+ * row of its output.
+ */
 export const TILE_STRUCT = `struct Tile {
   first: u32,
   count: u32,
   sequence: u32,
-  reserved: u32,
+  output: u32,
 }`;

@@ -1,17 +1,14 @@
 // What a core keeps between steps: one protocol for keys and values and, later, recurrent states.
 
-/** What one layer keeps. */
-export interface LayerCacheReport {
-  /** Index among the layers that keep something. */
-  readonly index: number;
-  /** Kind of cache. */
-  readonly kind: string;
-  /** Slots allocated for each KV head, over all sequences. */
-  readonly capacity: number;
-  /** Bytes allocated for keys and values. */
-  readonly cacheBytes: number;
-  /** Bytes allocated for recurrent state. */
-  readonly stateBytes: number;
+import type { KvLayout } from "./kv_layout.ts";
+import type { LayerCacheReport } from "./layer_report.ts";
+
+/** Tokens that a layer keeps of a sequence, for each KV head. */
+export interface LayerTokens {
+  /** Slots in use, with those that were evicted and are not reused yet; of the head with the most. */
+  readonly used: number;
+  /** Tokens, as a mean over the heads. */
+  readonly live: number;
 }
 
 /** A range of a GPU buffer. */
@@ -26,8 +23,10 @@ export interface BufferRange {
 
 /** What the layers of a model keep for the sequences of a run. */
 export interface Cache {
-  /** Bytes allocated. */
+  /** Bytes allocated for what is kept. */
   readonly bytes: number;
+  /** Bytes allocated for the tables beside it: positions, lengths, scores. */
+  readonly tableBytes: number;
   /** By layer. */
   readonly layers: readonly LayerCacheReport[];
   /** Named buffers that plans bind. */
@@ -39,13 +38,19 @@ export interface Cache {
   readonly mutable: readonly BufferRange[];
   /** Forgets all sequences. */
   reset(): void;
+  /** What each layer keeps of each sequence now, by layer and sequence; read from the device. */
+  tokens(): Promise<LayerTokens[][]>;
+  /** Original positions of the tokens kept of a sequence, by layer and KV head, ascending; read from the device. */
+  positions(sequence: number): Promise<number[][][]>;
   /**
-   * Takes over what another cache of the same layers keeps of sequence 0, whose length is `length`; both have one
-   * sequence, and this one room for it.
+   * Takes over what another cache of the same layers keeps of sequence 0; both have one sequence, and this one room for
+   * it.
    *
    * @throws {RangeError} when it has no room for it.
    */
-  copyFrom(other: Cache, length: number): void;
+  copyFrom(other: Cache): Promise<void>;
+  /** Where keys and values are. */
+  readonly layout: KvLayout;
   /** Frees the buffers. */
   release(): void;
 }

@@ -1,58 +1,27 @@
 // Keys and values of softmax attention: arenas of slots by layer, and a table of extents by layer, sequence and head.
 
-import { allocatedBytes, type Gpu, type GpuAllocation } from "../gpu/mod.ts";
-import { type CacheRequest, storageBytes } from "../graph/mod.ts";
-import { arenaName, KV_CACHE, kvArenas, kvSizes } from "../ops/mod.ts";
+import { type Gpu, type GpuAllocation, readBuffer } from "../gpu/mod.ts";
+import { storageBytes } from "../graph/mod.ts";
+import { arenaName, sinkKeysName } from "../ops/mod.ts";
 import { EXTENT_WORDS } from "../../wgsl/tables.ts";
-import type { StorageType } from "../../wgsl/kernel.ts";
-import type { Cache, LayerCacheReport } from "./cache.ts";
-
-/** What a KV cache is made for. */
-export interface KvCacheSpec {
-  /** The layers' requests, as traced. */
-  readonly requests: readonly CacheRequest[];
-  /** Slots of each sequence. */
-  readonly capacities: readonly number[];
-  /** Storage type. */
-  readonly dtype: StorageType;
-  /** Largest binding in bytes. */
-  readonly bindingBytes: number;
-}
-
-/** Bytes by layer, and of the tables beside them; what {@linkcode createKvCache} will allocate. */
-export function kvCacheBytes(spec: KvCacheSpec): { layers: LayerCacheReport[]; bytes: number } {
-  const slots = spec.capacities.reduce((a, b) => a + b, 0);
-  const requests = spec.requests.filter((request) => request.kind === KV_CACHE);
-  const layers = requests.map((request) => {
-    const sizes = kvSizes(request);
-    let cacheBytes = 0;
-    for (const arena of kvArenas(sizes, slots, spec.dtype, spec.bindingBytes)) {
-      cacheBytes += 2 * arenaBytes(arena.heads, slots, sizes.headSize, spec.dtype);
-    }
-    // The positions of the slots are one table for all layers; the first layer carries it.
-    if (request.layer === 0) cacheBytes += allocatedBytes(slots * 4);
-    return { index: request.layer, kind: KV_CACHE, capacity: slots, cacheBytes, stateBytes: 0 };
-  });
-  return { layers, bytes: layers.reduce((sum, layer) => sum + layer.cacheBytes, 0) };
-}
-
-function arenaBytes(heads: number, slots: number, headSize: number, dtype: StorageType): number {
-  return allocatedBytes(heads * slots * headSize * storageBytes(dtype));
-}
+import type { Cache, LayerTokens } from "./cache.ts";
+import { copyKeyValues } from "./copy_kv.ts";
+import { extentTable, kvCacheBytes, type KvCacheSpec, kvLayout, kvTableBytes } from "./kv_layout.ts";
 
 /**
- * Allocates the arenas and the table of extents. Bytes of keys, values and slot positions are counted as cache, the table
- * of extents as activations.
+ * Allocates the arenas and the tables. Bytes of keys and values are counted as cache, those of the tables beside them as
+ * activations.
  *
  * @throws {GpuMemoryError} when it does not fit; nothing stays allocated then.
  */
 export async function createKvCache(gpu: Gpu, spec: KvCacheSpec): Promise<Cache> {
-  const { layers, bytes } = kvCacheBytes(spec);
-  gpu.memory.require(bytes, "the KV cache");
-  const slots = spec.capacities.reduce((a, b) => a + b, 0);
+  const { layers, bytes, tableBytes } = kvCacheBytes(spec);
+  gpu.memory.require(bytes + tableBytes, "the KV cache");
+  const layout = kvLayout(spec);
+  const sequences = spec.capacities.length;
   const held: GpuAllocation[] = [];
   const resources = new Map<string, GPUBuffer>();
-  const allocate = async (name: string, size: number, owner = "cache"): Promise<GPUBuffer> => {
+  const allocate = async (name: string, size: number, owner: string): Promise<void> => {
     const allocation = await gpu.memory.allocate({
       label: name,
       owner,
@@ -61,117 +30,82 @@ export async function createKvCache(gpu: Gpu, spec: KvCacheSpec): Promise<Cache>
     });
     held.push(allocation);
     resources.set(name, allocation.buffer);
-    return allocation.buffer;
   };
   const release = () => {
     for (const allocation of held) allocation.release();
   };
+  const tables = kvTableBytes(layout, sequences);
   try {
-    const requests = spec.requests.filter((request) => request.kind === KV_CACHE);
-    for (const request of requests) {
-      const sizes = kvSizes(request);
-      for (const [i, arena] of kvArenas(sizes, slots, spec.dtype, spec.bindingBytes).entries()) {
-        const size = arenaBytes(arena.heads, slots, sizes.headSize, spec.dtype);
-        await allocate(arenaName(request.layer, "keys", i), size);
-        await allocate(arenaName(request.layer, "values", i), size);
+    for (const { request, arenas, headBytes } of layout.layers) {
+      for (const [i, arena] of arenas.entries()) {
+        for (const part of ["keys", "values"] as const) {
+          await allocate(arenaName(`kv.${request.layer}`, part, i), arena.heads * headBytes, "cache");
+        }
       }
     }
-    if (requests.length) await allocate("slotPositions", slots * 4);
-    const table = extentTable(spec);
-    const extents = await allocate("extents", table.byteLength, "activations");
-    const reset = () => gpu.device.queue.writeBuffer(extents, 0, table);
+    for (const [name, size] of Object.entries(tables)) await allocate(name, size, "activations");
+    const empty = extentTable(layout, sequences);
+    const extents = resources.get("extents");
+    const reset = () => {
+      if (extents) gpu.device.queue.writeBuffer(extents, 0, empty);
+    };
     reset();
+    // Without ragged layers slots are only ever appended, and positions behind a length mean nothing.
+    // What is saved of a sink stays, and is saved again should it be another.
+    const saved = new Set(layout.layers.map(({ request }) => sinkKeysName(request.layer)));
+    const mutable = Object.keys(tables).filter((name) =>
+      (layout.ragged && !saved.has(name)) || name === "extents"
+    );
+    const readExtents = async () =>
+      extents ? new Uint32Array(await readBuffer(gpu, extents, 0, empty.byteLength)) : new Uint32Array();
     return {
       bytes,
+      tableBytes,
       layers,
       resources,
-      mutable: [{ buffer: extents, offset: 0, size: table.byteLength }],
+      mutable: mutable.map((name) => ({ buffer: resources.get(name)!, offset: 0, size: tables[name] })),
       reset,
-      copyFrom(other: Cache, length: number): void {
-        if (!requests.length) return;
-        const room = Math.min(slots, other.layers[requests[0].layer].capacity);
-        if (length > room) {
-          throw new RangeError(
-            `Cannot copy ${length} slots of a KV cache: the smaller of the two has ${room}`,
-          );
-        }
-        // Arenas may be split otherwise there; heads are found by their number.
-        const encoder = gpu.device.createCommandEncoder();
-        for (const request of requests) {
-          const sizes = kvSizes(request);
-          const slotBytes = sizes.headSize * storageBytes(spec.dtype);
-          const theirs = headPlaces(spec, request, other.layers[request.layer].capacity);
-          const ours = headPlaces(spec, request, slots);
-          for (const part of ["keys", "values"] as const) {
-            ours.forEach((place, head) => {
-              const from = theirs[head];
-              encoder.copyBufferToBuffer(
-                other.resources.get(arenaName(request.layer, part, from.arena))!,
-                from.slot * slotBytes,
-                resources.get(arenaName(request.layer, part, place.arena))!,
-                place.slot * slotBytes,
-                length * slotBytes,
-              );
+      async tokens(): Promise<LayerTokens[][]> {
+        const words = await readExtents();
+        return layout.layers.map(({ request }) =>
+          spec.capacities.map((_, sequence) => {
+            const heads = Array.from({ length: layout.kvHeads }, (_, head) => {
+              const at = ((request.layer * sequences + sequence) * layout.kvHeads + head) * EXTENT_WORDS;
+              return { used: words[at + 3], live: words[at + 3] - words[at + 6] };
             });
-          }
-        }
-        const positions = "slotPositions";
-        encoder.copyBufferToBuffer(
-          other.resources.get(positions)!,
-          0,
-          resources.get(positions)!,
-          0,
-          length * 4,
+            return {
+              used: Math.max(...heads.map(({ used }) => used)),
+              live: heads.reduce((all, { live }) => all + live, 0) / heads.length,
+            };
+          })
         );
-        gpu.device.queue.submit([encoder.finish()]);
-        const lengths = table.slice();
-        for (
-          let at = 0;
-          at < requests.length * requests[0].sizes.kvHeads * EXTENT_WORDS;
-          at += EXTENT_WORDS
-        ) {
-          lengths[at + 2] = lengths[at + 3] = length;
-        }
-        gpu.device.queue.writeBuffer(extents, 0, lengths);
       },
+      async positions(sequence: number): Promise<number[][][]> {
+        if (!extents) return [];
+        const words = await readExtents();
+        const data = await readBuffer(gpu, resources.get("slotPositions")!, 0, tables.slotPositions);
+        const positions = new Uint32Array(data);
+        return layout.layers.map(({ request }) =>
+          Array.from({ length: layout.kvHeads }, (_, head) => {
+            const at = ((request.layer * sequences + sequence) * layout.kvHeads + head) * EXTENT_WORDS;
+            const [length, first] = [words[at + 3], words[at + 4]];
+            return [...positions.subarray(first, first + length)].filter((p) => p !== 0xffffffff)
+              .sort((a, b) => a - b);
+          })
+        );
+      },
+      async copyFrom(other: Cache): Promise<void> {
+        if (extents) await copyKeyValues(gpu, other, { resources, layout, empty, slotBytes });
+      },
+      layout,
       release,
     };
   } catch (error) {
     release();
     throw error;
   }
-}
 
-/** Arena and first slot of every KV head of a layer, when there is one sequence. */
-function headPlaces(
-  spec: KvCacheSpec,
-  request: CacheRequest,
-  slots: number,
-): { arena: number; slot: number }[] {
-  return kvArenas(kvSizes(request), slots, spec.dtype, spec.bindingBytes).flatMap((arena, index) =>
-    Array.from({ length: arena.heads }, (_, i) => ({ arena: index, slot: i * slots }))
-  );
-}
-
-/** Extents of empty sequences side by side in every arena; positions are shared by all layers and heads. */
-function extentTable(spec: KvCacheSpec): Uint32Array<ArrayBuffer> {
-  const requests = spec.requests.filter((request) => request.kind === KV_CACHE);
-  const sequences = spec.capacities.length;
-  const slots = spec.capacities.reduce((a, b) => a + b, 0);
-  const kvHeads = requests[0]?.sizes.kvHeads ?? 0;
-  const table = new Uint32Array(Math.max(4, requests.length * sequences * kvHeads * EXTENT_WORDS));
-  for (const request of requests) {
-    for (const arena of kvArenas(kvSizes(request), slots, spec.dtype, spec.bindingBytes)) {
-      let first = 0;
-      spec.capacities.forEach((capacity, sequence) => {
-        for (let i = 0; i < arena.heads; i++) {
-          const head = arena.firstHead + i;
-          const at = ((request.layer * sequences + sequence) * kvHeads + head) * EXTENT_WORDS;
-          table.set([i * slots + first, capacity, 0, 0, first], at);
-        }
-        first += capacity;
-      });
-    }
+  function slotBytes(layer: number): number {
+    return layout.layers[layer].request.sizes.headSize * storageBytes(spec.dtype);
   }
-  return table;
 }

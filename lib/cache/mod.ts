@@ -1,4 +1,6 @@
 // Caches: what a core keeps between steps, by one protocol.
 
-export { type BufferRange, type Cache, type LayerCacheReport } from "./cache.ts";
-export { createKvCache, kvCacheBytes, type KvCacheSpec } from "./kv_cache.ts";
+export { type BufferRange, type Cache, type LayerTokens } from "./cache.ts";
+export { createKvCache } from "./kv_cache.ts";
+export { isRagged, kvCacheBytes, type KvCacheSpec, type KvLayout, kvLayout } from "./kv_layout.ts";
+export { type LayerCacheReport } from "./layer_report.ts";

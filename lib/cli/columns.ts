@@ -1,5 +1,8 @@
 // Text in columns.
 
+/** Characters of a line of help. */
+export const WIDTH = 100;
+
 /** Lines whose cells stand below each other; the columns named are aligned to the right. */
 export function columns(
   rows: readonly (readonly string[])[],

@@ -1,6 +1,7 @@
 // Every flag of every command.
 
 import { bias, type Flag, ids, number, oneOf, repeated, size, text, toggle, valued, whole } from "./flag.ts";
+import { policy } from "./prune.ts";
 
 const MODEL = "Model";
 const PROMPT = "Prompt";
@@ -16,6 +17,12 @@ export const FLAGS = {
   "dtype": valued(MODEL, "f16|f32", oneOf("f16", "f32"), "Weights and cache; default f16 if the device can"),
   "memory": valued(MODEL, "SIZE", size, "Most GPU memory to use: 512MiB, 2GB, bytes; default no limit"),
   "batch-invariant": toggle(MODEL, "The same bits alone and in any batch, at some speed"),
+  "prune": valued(
+    MODEL,
+    "POLICY",
+    policy,
+    "Prune the KV cache: pyramid-infer:keep=0.45; default keeps all",
+  ),
 
   "prompt": valued(PROMPT, "TEXT", text, "The text"),
   "prompt-file": valued(PROMPT, "FILE", text, "The text in a file, as it is"),
@@ -69,6 +76,7 @@ export const FLAGS = {
     whole,
     "Tell log-probabilities of each token and the N likeliest",
   ),
+  "trace-kept": toggle(OUTPUT, "With --json: positions that each layer kept of the prompt"),
   "json": toggle(OUTPUT, "One JSON object on stdout, at the end"),
   "quiet": toggle(OUTPUT, "Nothing on stderr but errors"),
   "debug": toggle(OUTPUT, "Print the stack trace of a failure"),

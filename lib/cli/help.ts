@@ -1,12 +1,10 @@
 // Help: of all commands, and of one with its flags.
 
-import { columns } from "./columns.ts";
+import { columns, WIDTH } from "./columns.ts";
 import type { Command } from "./command.ts";
 import { FLAG_NAMES, type FlagName, flagOf } from "./flags.ts";
 
 const TASK = "deno task cairn";
-
-const WIDTH = 100;
 
 /** A call, broken before a flag where it would be too wide, as a shell takes it. */
 function wrapped(call: string): string {
@@ -27,7 +25,7 @@ function examples(list: Command["examples"]): string {
 export function overview(commands: readonly Command[]): string {
   const rows = [
     ...commands.map(({ name, summary }) => [name, summary]),
-    ["help", "This text; help COMMAND tells a command's flags"],
+    ["help", "This text; help COMMAND tells a command's flags, help prune the policies of --prune"],
   ];
   return `Cairn runs language models on the GPU.
 

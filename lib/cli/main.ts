@@ -23,6 +23,7 @@ import { commandHelp, overview } from "./help.ts";
 import { type Io, processIo } from "./io.ts";
 import { nearest } from "./nearest.ts";
 import { parseFlags } from "./parse.ts";
+import { pruneHelp } from "./prune_help.ts";
 import { VERSION } from "./version.ts";
 
 export type { GraphicsCard } from "./graphics_card.ts";
@@ -44,6 +45,11 @@ function flagsOf(command: Command): FlagName[] {
   return [...command.flags, "debug", "help"];
 }
 
+function helpOf(topic: string | undefined): string {
+  if (topic === undefined || topic === "help") return overview(COMMANDS);
+  return topic === "prune" ? pruneHelp() : commandHelp(find(topic), flagsOf(find(topic)));
+}
+
 async function run(args: readonly string[], io: Io): Promise<number> {
   const [first, ...rest] = args;
   if (first === undefined) {
@@ -56,10 +62,7 @@ async function run(args: readonly string[], io: Io): Promise<number> {
   }
   if (["help", "--help", "-h"].includes(first)) {
     const topic = rest.find((arg) => !arg.startsWith("-"));
-    const text = topic === undefined || topic === "help"
-      ? overview(COMMANDS)
-      : commandHelp(find(topic), flagsOf(find(topic)));
-    await print(io, text);
+    await print(io, helpOf(topic));
     return EXIT.ok;
   }
   if (first.startsWith("-")) {

@@ -5,6 +5,7 @@ import { modelDirectory } from "./files.ts";
 import type { Values } from "./flags.ts";
 import { idleCardWarning } from "./graphics_card.ts";
 import type { Io } from "./io.ts";
+import { pruned } from "./prune.ts";
 import { statusLine } from "./status_line.ts";
 
 /** Tells of a graphics card that lies idle. */
@@ -14,7 +15,7 @@ export async function warnIdleCard(io: Io, gpu: Gpu): Promise<void> {
   if (card) io.stderr.write(`warning: ${idleCardWarning(card, gpu.adapter.description)}\n`);
 }
 
-/** Loads the model that the flags name and works with it; frees it and the GPU at the end, however that comes. */
+/** Loads the model that the flags name, pruned as they say, and works with it; frees it and the GPU at the end, however that comes. */
 export async function withModel<T>(
   io: Io,
   values: Values,
@@ -39,5 +40,5 @@ export async function withModel<T>(
   }
   using loaded = model;
   if (!quiet) { for (const warning of loaded.warnings) io.stderr.write(`warning: ${warning}\n`); }
-  return await work(loaded);
+  return await work(pruned(loaded, values.prune));
 }

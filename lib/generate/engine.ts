@@ -18,13 +18,16 @@ import {
   type Counts,
   createWorkspace,
   type Plan,
+  type Step,
+  type Turn,
   type Workspace,
 } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
+import { LEFT_LOGIT_ROWS } from "../ops/mod.ts";
 import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
 import { NONE, SAMPLE_WORDS, STATE_WORDS } from "../../wgsl/tables.ts";
 import { storeOf } from "./gpu_of.ts";
-import { deviceTraits, planFor, type Purpose, type RunSizes } from "./plans.ts";
+import { cacheSpec, deviceTraits, planFor, type Purpose, type RunSizes, stepLimits } from "./plans.ts";
 import { createRunTables, type RunTables, tableBytes } from "./run_tables.ts";
 import { FORCED_FIRST_WORD, packRows, packSpans, packTiles, type StepRow, tileCount } from "./tables.ts";
 
@@ -44,8 +47,10 @@ export interface EngineSpec {
 export interface PrefillSlice {
   /** Rows in order; rows of a sequence stand together. */
   readonly rows: readonly StepRow[];
-  /** Indexes of rows whose logits are wanted. */
+  /** Indexes of rows whose logits are wanted; of a model that drops rows, only the last one of a sequence. */
   readonly logitRows: readonly number[];
+  /** The turns of all sequences of the run. */
+  readonly turns: readonly Turn[];
 }
 
 /** Plans, cache and tables of a run. */
@@ -129,7 +134,7 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   const sequences = sizes.capacities.length;
   const plans: Plan[] = [planFor(model, traits, "prefill", purpose, sizes)];
   if (purpose.type === "sample") plans.push(planFor(model, traits, "decode", purpose, sizes));
-  const tableSizes = tableBytes(model, purpose, sizes);
+  const tableSizes = tableBytes(model, purpose, sizes, plans);
   const held: { release(): void }[] = [];
   const release = () => {
     for (const part of held.reverse()) part.release();
@@ -138,12 +143,7 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   store.retain();
   held.push(store);
   try {
-    const cache = await createKvCache(gpu, {
-      requests: plans[0].caches,
-      capacities: sizes.capacities,
-      dtype: model.dtype,
-      bindingBytes: traits.bindingBytes,
-    });
+    const cache = await createKvCache(gpu, cacheSpec(model, traits, plans[0], sizes));
     held.push(cache);
     const workspace: Workspace = createWorkspace(gpu);
     held.push(workspace);
@@ -173,6 +173,29 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   }
 }
 
+/**
+ * Where the rows whose logits are wanted stand among those that are left at the head.
+ *
+ * @throws {RangeError} when one of them may have been dropped.
+ */
+function placeLogitRows(
+  plan: Plan,
+  step: Step,
+  rows: readonly StepRow[],
+  wanted: readonly number[],
+): readonly number[] | undefined {
+  const left = plan.results.logits.rows.from?.rows.name;
+  const counts = left === undefined ? undefined : plan.rowCounts.get(left)?.(step);
+  if (!counts) return undefined;
+  return wanted.map((row) => {
+    const { sequence } = rows[row];
+    if (rows[row + 1]?.sequence === sequence) {
+      throw new RangeError("A model that drops rows has logits of the last row of a sequence only");
+    }
+    return counts.slice(0, sequence + 1).reduce((a, b) => a + b, 0) - 1;
+  });
+}
+
 interface Parts {
   readonly cache: Cache;
   readonly workspace: Workspace;
@@ -187,6 +210,7 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
   const { cache, workspace, bound, tables, timer, sequences } = parts;
   const { queue } = gpu.device;
   const { purpose } = spec;
+  const limits = stepLimits(spec.sizes);
   const [prefillPlan, decodePlan] = bound;
   let counts: Counts = {};
   let decodeRows = 0;
@@ -229,21 +253,35 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     cache,
     bytes: {
       cache: cache.bytes,
-      activations: workspace.bytes + tables.bytes + bound.reduce((sum, plan) => sum + plan.bytes, 0),
+      activations: cache.tableBytes + workspace.bytes + tables.bytes +
+        bound.reduce((sum, plan) => sum + plan.bytes, 0),
     },
     write,
     table: tables.buffer,
-    prefill({ rows, logitRows }, segments, record): void {
+    prefill({ rows, logitRows, turns }, segments, record): void {
+      const { plan } = prefillPlan;
       const tiles = packTiles(rows, TILE_ROWS);
+      const step: Step = {
+        sequences: turns.map((turn, sequence) => ({
+          turn,
+          rows: rows.reduce((count, row) => count + (row.sequence === sequence ? 1 : 0), 0),
+        })),
+      };
       write("rows", packRows(rows));
       write("spans", packSpans(rows, sequences));
       write("tiles", tiles);
       write("logitRows", new Uint32Array(logitRows));
+      const places = placeLogitRows(plan, step, rows, logitRows);
+      if (places) write(LEFT_LOGIT_ROWS, new Uint32Array(places));
+      for (const [name, { make }] of plan.stepTables) write(name, make(step, limits));
+      const picked = [...plan.rowCounts].map(([name, of]) => [name, of(step).reduce((a, b) => a + b, 0)]);
+      const sizes = [...plan.stepCounts].map(([name, of]) => [name, of(step)]);
       counts = {
         rows: rows.length,
         logits: logitRows.length,
         tiles: tileCount(tiles),
         longest: Math.max(...rows.map((row) => row.position)) + 1,
+        ...Object.fromEntries([...picked, ...sizes]),
       };
       submit(prefillPlan, segments, record);
     },

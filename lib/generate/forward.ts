@@ -4,7 +4,7 @@ import { readBuffer } from "../gpu/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { gpuOf } from "./gpu_of.ts";
-import { logitBucket, prefillBucket, type Purpose } from "./plans.ts";
+import { logitBucket, prefillBucket, prefillsWhole, type Purpose } from "./plans.ts";
 import { sliceRows } from "./prefill.ts";
 import { checkIds, positionLimit } from "./prompt.ts";
 
@@ -43,13 +43,15 @@ export async function createFeedEngine(
   purpose: Purpose,
   rows?: number,
 ): Promise<Engine> {
-  const prefillRows = prefillBucket(model, Math.min(length, rows ?? length));
+  const prefillRows = prefillBucket(model, [Math.min(length, rows ?? length)]);
   return await createEngine(gpuOf(model), {
     model,
     purpose,
     timed: false,
     sizes: {
       capacities: [length],
+      turns: [{ tokens: length, maxTokens: 0, position: 0 }],
+      rewindable: false,
       prefillRows: Math.min(prefillRows, rows ?? prefillRows),
       logitRows: logitBucket(model, prefillRows),
       batchInvariant: false,
@@ -65,7 +67,7 @@ export function* groups(numbers: readonly number[], most: number): Generator<num
 /**
  * Runs a model over token ids.
  *
- * @throws {RangeError} when the ids are none, not in the vocabulary, or over the context, or `sliceRows` is out of range.
+ * @throws {RangeError} when all positions are asked of a model that drops rows, when the ids are none, not in the vocabulary, or over the context, or `sliceRows` is out of range.
  */
 export async function forward(
   model: Model,
@@ -76,6 +78,12 @@ export async function forward(
   const { sliceRows: most } = options;
   if (most !== undefined && !(Number.isInteger(most) && most >= 1)) {
     throw new RangeError(`sliceRows must be a whole number of at least 1: current value is ${most}`);
+  }
+  if (prefillsWhole(model) && (!options.lastOnly || options.hidden || most !== undefined)) {
+    throw new RangeError(
+      "This model drops rows of a prompt and has logits of the last position only: ask for lastOnly, without hidden " +
+        "and sliceRows",
+    );
   }
   const { vocabularySize, hiddenSize } = model.config;
   const gpu = gpuOf(model);
@@ -88,7 +96,7 @@ export async function forward(
     const hidden = options.hidden ? new Float32Array(ids.length * hiddenSize) : undefined;
     const { prefillRows, logitRows } = engine.spec.sizes;
     for (const rows of sliceRows([{ sequence: 0, ids, position: 0 }], prefillRows)) {
-      engine.prefill({ rows, logitRows: [] }, ["body"]);
+      engine.prefill({ rows, logitRows: [], turns: engine.spec.sizes.turns }, ["body"]);
       const first = rows[0].position;
       if (hidden) {
         const { buffer } = engine.result("hidden");

@@ -1,8 +1,10 @@
 // generate: text from one prompt or several, packed into one run.
 
+import type { Turn } from "../graph/mod.ts";
+import type { Pruning } from "../layers/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { decodeLoop, RING } from "./decode_loop.ts";
-import { createEngine, type EngineSpec } from "./engine.ts";
+import { createEngine, type Engine, type EngineSpec } from "./engine.ts";
 import { type GenerateOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { createOutput, type Output } from "./output.ts";
 import { prefillBucket } from "./plans.ts";
@@ -54,12 +56,12 @@ export function generate(
   return batch ? startRun(work) : startRun(async (control) => (await work(control))[0]);
 }
 
-/** What an engine needs to generate for prompts of these lengths. */
+/** What an engine needs to generate in these turns. */
 export function generateSpec(
   model: Model,
-  promptTokens: readonly number[],
-  maxTokens: readonly number[],
+  turns: readonly Turn[],
   options: Pick<ResolvedOptions, "edits" | "logprobs" | "batchInvariant" | "timings">,
+  rewindable = false,
 ): EngineSpec {
   const { edits, logprobs, batchInvariant, timings } = options;
   return {
@@ -70,9 +72,11 @@ export function generateSpec(
       sampling: { edits, ring: RING, ...(logprobs === undefined ? {} : { logprobs }) },
     },
     sizes: {
-      capacities: promptTokens.map((length, i) => length + maxTokens[i]),
-      prefillRows: prefillBucket(model, promptTokens.reduce((a, b) => a + b, 0)),
-      logitRows: promptTokens.length,
+      capacities: turns.map(({ tokens, maxTokens, position }) => position + tokens + maxTokens),
+      turns,
+      rewindable,
+      prefillRows: prefillBucket(model, turns.map(({ tokens }) => tokens)),
+      logitRows: turns.length,
       batchInvariant,
     },
   };
@@ -88,16 +92,15 @@ async function runPrompts(
 ): Promise<GenerateRecord[]> {
   const gpu = gpuOf(model);
   gpu.memory.resetPeak();
-  const engine = await createEngine(
-    gpu,
-    generateSpec(model, prompts.map((ids) => ids.length), limits, options),
-  );
+  const turns = prompts.map((ids, i) => ({ tokens: ids.length, maxTokens: limits[i], position: 0 }));
+  const engine = await createEngine(gpu, generateSpec(model, turns, options));
   try {
     writeSampling(engine, options, prompts.map((_, i) => ({ position: 0, remaining: limits[i] })), prompts);
     const outputs = prompts.map((ids, index) => createOutput(model, ids, index, options));
     const hooks = outputHooks(outputs, options, control);
     const feeds = prompts.map((ids, sequence) => ({ sequence, ids, position: 0 }));
     const prefillAt = performance.now();
+    const kept: number[][][][] = [];
     const result = await decodeLoop(
       engine,
       {
@@ -105,10 +108,17 @@ async function runPrompts(
         runAhead: options.runAhead,
         rewindable: false,
       },
-      (record) => prefill(engine, feeds, { record, aborted: hooks.aborted }),
+      async (record) => {
+        const fed = await prefill(engine, feeds, turns, { record, aborted: hooks.aborted });
+        if (options.traceKept) { for (const i of prompts.keys()) kept.push(await engine.cache.positions(i)); }
+        return fed;
+      },
       hooks,
     );
-    return makeRecords(outputs, prompts, options, {
+    return makeRecords(model, outputs, prompts, options, {
+      turns,
+      kept,
+      cacheTokens: await cacheTokens(engine, outputs, turns),
       start,
       prefillAt,
       ...result,
@@ -138,8 +148,29 @@ export function outputHooks(outputs: readonly Output[], options: ResolvedOptions
   };
 }
 
-/** What the records of a run share. */
+/** Tokens in each layer's cache, by sequence: read from the device where layers keep different ones. */
+export async function cacheTokens(
+  engine: Engine,
+  outputs: readonly Output[],
+  turns: readonly Turn[],
+): Promise<number[][]> {
+  const { layout } = engine.cache;
+  if (layout.ragged) {
+    const layers = await engine.cache.tokens();
+    return turns.map((_, sequence) => layers.map((layer) => layer[sequence].live));
+  }
+  return turns.map(({ position, tokens }, i) => {
+    const { ids, stopToken } = outputs[i];
+    const all = position + tokens + Math.max(0, ids.length - (stopToken ? 0 : 1));
+    return layout.layers.map(() => all);
+  });
+}
+
+/** What the records of a run share, or have by sequence. */
 export interface RunFacts {
+  readonly turns: readonly Turn[];
+  readonly kept: readonly GenerateRecord["kept"][];
+  readonly cacheTokens: readonly (readonly number[])[];
   readonly start: number;
   readonly prefillAt: number;
   readonly firstTokenAt: number;
@@ -152,12 +183,14 @@ export interface RunFacts {
 
 /** Makes the records at the end of a run. */
 export function makeRecords(
+  model: Model,
   outputs: readonly Output[],
   prompts: readonly (readonly number[])[],
   options: ResolvedOptions,
   facts: RunFacts,
 ): GenerateRecord[] {
   const { start, prefillAt, firstTokenAt, fed, readbacks, loadMs, kernels, bytes } = facts;
+  const { pruning } = model;
   const promptTokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
   const later = outputs.reduce((sum, { ids }) => sum + Math.max(0, ids.length - 1), 0);
   const perSecond = (tokens: number, ms: number) => ms > 0 ? tokens / ms * 1000 : 0;
@@ -176,8 +209,16 @@ export function makeRecords(
     usage: { promptTokens: prompts[i].length, completionTokens: output.ids.length },
     timing,
     bytes,
+    cacheTokens: facts.cacheTokens[i],
+    ...(facts.kept[i] ? { kept: facts.kept[i] } : {}),
+    ...(pruning ? { pruning: pruningOf(pruning, facts.turns[i]) } : {}),
     readbacks,
     ...(kernels ? { kernels } : {}),
     ...(options.logprobs === undefined ? {} : { logprobs: output.logprobs }),
   }));
+}
+
+function pruningOf({ policy, options, settle }: Pruning, turn: Turn): NonNullable<GenerateRecord["pruning"]> {
+  const settled = settle(turn);
+  return { policy, options, ...(settled ? { settled } : {}) };
 }

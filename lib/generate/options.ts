@@ -43,6 +43,8 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal;
   /** Decode steps of a submit. Default: as many as keep the device busy while the host reads. Never changes a bit. */
   readonly runAhead?: number;
+  /** Tells which positions each layer kept after the prompt. */
+  readonly traceKept?: boolean;
   /** Times every kernel by timestamps and tells the sums in the record; slower. */
   readonly timings?: boolean;
 }
@@ -66,6 +68,7 @@ export interface ResolvedOptions {
   readonly signal: AbortSignal | undefined;
   readonly runAhead: number | undefined;
   readonly timings: boolean;
+  readonly traceKept: boolean;
   /** Whether some setting edits logits by token. */
   readonly edits: boolean;
 }
@@ -146,6 +149,7 @@ export function resolveOptions(model: Model, options: GenerateOptions): Resolved
     batchInvariant: options.batchInvariant ?? false,
     signal: options.signal,
     timings: options.timings ?? false,
+    traceKept: options.traceKept ?? false,
     runAhead: options.runAhead === undefined
       ? undefined
       : number("runAhead", options.runAhead, 1, MAX_RUN_AHEAD, true),

@@ -1,9 +1,20 @@
 // Plans of a run: one for prefill and one for decode, keyed by phase and row bucket, never by a prompt's length.
 
 import type { Gpu, GpuFeatures } from "../gpu/mod.ts";
-import { createTrace, lower, type Plan, type Rows, type Target } from "../graph/mod.ts";
+import { type KvCacheSpec, kvLayout } from "../cache/mod.ts";
+import {
+  createTrace,
+  lower,
+  type Plan,
+  type Rows,
+  stagingSlots,
+  type StepLimits,
+  type Target,
+  type Turn,
+} from "../graph/mod.ts";
 import { coresOf, type PipelineModel } from "../layers/mod.ts";
-import { fusions, KV_CACHE, kvArenas, kvSizes, sample, type SampleOptions, score } from "../ops/mod.ts";
+import { fusions, kvArenas, reservedSlots, sample, type SampleOptions, score } from "../ops/mod.ts";
+import { MAX_RUN_AHEAD } from "./options.ts";
 
 /** What plans need to know of a device. */
 export interface DeviceTraits {
@@ -35,8 +46,12 @@ export type Purpose =
 
 /** Sizes of a run. */
 export interface RunSizes {
-  /** Slots of each sequence. */
+  /** Longest that each sequence may become. */
   readonly capacities: readonly number[];
+  /** The turn of each sequence. */
+  readonly turns: readonly Turn[];
+  /** Whether steps may have to be taken back after the run. */
+  readonly rewindable: boolean;
   /** Most rows of a prefill step. */
   readonly prefillRows: number;
   /** Most rows whose logits are computed at once. */
@@ -51,10 +66,20 @@ const THIN_ROWS = 8;
 /** Row buckets of prefill. */
 export const PREFILL_ROWS: readonly number[] = [32, 128, 512];
 
-/** Smallest bucket that holds all rows, or the largest; a model that must be prefilled whole gets all rows at once. */
-export function prefillBucket(model: PipelineModel, rows: number): number {
-  if (coresOf(model).some((core) => core.prefill === "whole")) {
-    return 2 ** Math.ceil(Math.log2(Math.max(32, rows)));
+/** Rows that prompts which must be fed whole may have together, though each alone may have more. */
+const WHOLE_ROWS = 2048;
+
+/** Whether each prompt must be fed in one piece. */
+export function prefillsWhole(model: PipelineModel): boolean {
+  return coresOf(model).some((core) => core.prefill === "whole");
+}
+
+/** Smallest bucket that holds all rows, or the largest; prompts that must be fed whole fit in one. */
+export function prefillBucket(model: PipelineModel, prompts: readonly number[]): number {
+  const rows = prompts.reduce((a, b) => a + b, 0);
+  if (prefillsWhole(model)) {
+    const most = Math.max(...prompts, Math.min(rows, WHOLE_ROWS));
+    return 2 ** Math.ceil(Math.log2(Math.max(32, most)));
   }
   return PREFILL_ROWS.find((bucket) => bucket >= rows) ?? PREFILL_ROWS.at(-1)!;
 }
@@ -79,13 +104,48 @@ export function planFor(
   sizes: RunSizes,
 ): Plan {
   const target = targetFor(model, device, phase, purpose, sizes);
-  const slots = sizes.capacities.reduce((a, b) => a + b, 0);
-  const plan = cachedPlan(model, { ...target, slots: 0 }, purpose);
+  const plan = cachedPlan(model, { ...target, slots: {} }, purpose);
   // Without a number of slots, a plan has one arena a layer. How many it takes otherwise depends on their number.
-  const fits = plan.caches.filter(({ kind }) => kind === KV_CACHE).every((request) =>
-    kvArenas(kvSizes(request), slots, target.cacheType, target.bindingBytes).length === 1
-  );
-  return fits ? plan : cachedPlan(model, { ...target, slots }, purpose);
+  const slots: Record<string, number> = {};
+  for (const layer of kvLayout(cacheSpec(model, device, plan, sizes)).layers) {
+    if (layer.arenas.length > 1) slots[`kv.${layer.request.layer}`] = layer.slots;
+  }
+  const staged = stagingSlots(stepLimits(sizes));
+  for (const [name, arena] of plan.staging) {
+    if (kvArenas(arena, staged, target.cacheType, target.bindingBytes).length > 1) slots[name] = staged;
+  }
+  return Object.keys(slots).length ? cachedPlan(model, { ...target, slots }, purpose) : plan;
+}
+
+/** What bounds every step of a run. */
+export function stepLimits({ prefillRows, turns }: RunSizes): StepLimits {
+  const sum = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0);
+  return {
+    rows: prefillRows,
+    sequences: turns.length,
+    newTokens: sum(turns.map(({ maxTokens }) => maxTokens)),
+    past: sum(turns.map(({ position, past, used = past }) => used ? Math.max(...used) : position)),
+  };
+}
+
+/** Evicted slots that a cache keeps untouched when steps may have to be taken back: as many as can be under way. */
+const REUSE_DELAY = 2 * MAX_RUN_AHEAD;
+
+/** What the cache of a run is made for. */
+export function cacheSpec(
+  model: PipelineModel,
+  { bindingBytes }: DeviceTraits,
+  plan: Plan,
+  sizes: RunSizes,
+): KvCacheSpec {
+  return {
+    requests: plan.caches,
+    capacities: sizes.capacities,
+    turns: sizes.turns,
+    reserve: reservedSlots(sizes.rewindable ? REUSE_DELAY : 0),
+    dtype: model.dtype,
+    bindingBytes,
+  };
 }
 
 function cachedPlan(model: PipelineModel, target: Target, purpose: Purpose): Plan {
@@ -122,6 +182,9 @@ function targetFor(
     logits,
     sequences,
     longest: lengthBucket(Math.max(...sizes.capacities)),
+    lastRows: prefillsWhole(model) && !(purpose.type === "logits" && purpose.hidden),
+    ragged: coresOf(model).some((core) => core.prunes),
+    reuseDelay: sizes.rewindable && coresOf(model).some((core) => core.prunes) ? REUSE_DELAY : 0,
     cacheType: model.dtype,
     ...device,
   };

@@ -1,7 +1,9 @@
 // Feeding prompts: rows of several sequences packed one after the other and cut into steps, never padded.
 
 import type { Recorder } from "../gpu/mod.ts";
+import type { Turn } from "../graph/mod.ts";
 import type { Engine } from "./engine.ts";
+import { prefillsWhole } from "./plans.ts";
 import type { StepRow } from "./tables.ts";
 
 /** Tokens to feed to a sequence. */
@@ -14,10 +16,14 @@ export interface Feed {
   readonly position: number;
 }
 
-/** Cuts packed rows into steps of at most `most` rows. */
-export function* sliceRows(feeds: readonly Feed[], most: number): Generator<StepRow[]> {
+/** Cuts packed rows into steps of at most `most` rows; when they must stay whole, between sequences only. */
+export function* sliceRows(feeds: readonly Feed[], most: number, whole = false): Generator<StepRow[]> {
   let slice: StepRow[] = [];
   for (const { sequence, ids, position } of feeds) {
+    if (whole && slice.length > 0 && slice.length + ids.length > most) {
+      yield slice;
+      slice = [];
+    }
     let index = 0;
     for (const [i, token] of ids.entries()) {
       if (slice.length === most) {
@@ -46,9 +52,15 @@ export interface PrefillHooks {
  * Feeds tokens; after the last one of each sequence its next token is sampled. A long prompt is fed some slices at a time,
  * so that it can be aborted: false then, with part of it fed or none.
  */
-export async function prefill(engine: Engine, feeds: readonly Feed[], hooks: PrefillHooks): Promise<boolean> {
+export async function prefill(
+  engine: Engine,
+  feeds: readonly Feed[],
+  turns: readonly Turn[],
+  hooks: PrefillHooks,
+): Promise<boolean> {
   const lasts = new Map(feeds.map((feed) => [feed.sequence, feed.position + feed.ids.length - 1]));
-  const slices = [...sliceRows(feeds, engine.spec.sizes.prefillRows)];
+  const { model, sizes } = engine.spec;
+  const slices = [...sliceRows(feeds, sizes.prefillRows, prefillsWhole(model))];
   for (const [i, rows] of slices.entries()) {
     if (i % SLICES_UNDER_WAY === 0) {
       if (i > 0) await engine.idle();
@@ -56,7 +68,7 @@ export async function prefill(engine: Engine, feeds: readonly Feed[], hooks: Pre
     }
     const logitRows = rows.flatMap((row, at) => lasts.get(row.sequence) === row.position ? [at] : []);
     engine.prefill(
-      { rows, logitRows },
+      { rows, logitRows, turns },
       logitRows.length ? ["body", "head", "sample"] : ["body"],
       i === slices.length - 1 ? hooks.record : undefined,
     );

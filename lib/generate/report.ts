@@ -2,10 +2,10 @@
 
 import { kvCacheBytes } from "../cache/mod.ts";
 import { allocatedBytes } from "../gpu/mod.ts";
-import { kernelCounts, type Plan, printPlan, storageBytes, weightParts } from "../graph/mod.ts";
+import { kernelCounts, type Plan, printPlan, storageBytes, type Turn, weightParts } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { generateSpec } from "./generate.ts";
-import { type DeviceTraits, planFor } from "./plans.ts";
+import { cacheSpec, type DeviceTraits, planFor } from "./plans.ts";
 import { tableBytes } from "./run_tables.ts";
 import { allowedTokens } from "./prompt.ts";
 
@@ -36,12 +36,20 @@ export interface PlanReport {
     readonly cacheTokens: number;
     readonly cacheBytes: number;
     readonly stateBytes: number;
+    /** Bytes that the layer's cache would take if it kept everything; of a model that prunes. */
+    readonly fullBytes?: number;
   }[];
   /**
    * Bytes of a run, as its record reports them: weights and cache to the byte; activations less the uniform blocks, whose
    * alignment the device decides (at most 256 bytes a kernel call).
    */
-  readonly bytes: { readonly weights: number; readonly cache: number; readonly activations: number };
+  readonly bytes: {
+    readonly weights: number;
+    readonly cache: number;
+    readonly activations: number;
+    /** Bytes of a cache that keeps everything; of a model that prunes. */
+    readonly fullCache?: number;
+  };
   /** Kernel calls of prefill and decode. */
   readonly kernels: readonly { readonly name: string; readonly count: number }[];
   /** Both plans as text. */
@@ -69,8 +77,8 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
     }
   }
   const maxTokens = allowedTokens(model, promptTokens, options.maxTokens);
-  const lengths = new Array<number>(sequences).fill(promptTokens);
-  const spec = generateSpec(model, lengths, new Array<number>(sequences).fill(maxTokens), {
+  const turn = { tokens: promptTokens, maxTokens, position: 0 };
+  const spec = generateSpec(model, new Array<Turn>(sequences).fill(turn), {
     edits: false,
     logprobs: undefined,
     batchInvariant: options.batchInvariant ?? false,
@@ -79,12 +87,12 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
   const plans = (["prefill", "decode"] as const).map((phase) =>
     planFor(model, device, phase, spec.purpose, spec.sizes)
   );
-  const cache = kvCacheBytes({
-    requests: plans[0].caches,
-    capacities: spec.sizes.capacities,
-    dtype: model.dtype,
-    bindingBytes: device.bindingBytes,
+  const cache = kvCacheBytes(cacheSpec(model, device, plans[0], spec.sizes));
+  const whole = kvCacheBytes({
+    ...cacheSpec(model, device, plans[0], spec.sizes),
+    requests: plans[0].caches.map(({ keeps: _, ...request }) => request),
   });
+  const prunes = model.pruning !== undefined;
   const kernels = new Map<string, number>();
   for (const { name, count } of plans.flatMap(kernelCounts)) {
     kernels.set(name, (kernels.get(name) ?? 0) + count);
@@ -95,9 +103,10 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
     layers: cache.layers.map(({ index, kind, cacheBytes, stateBytes }) => ({
       index,
       kind,
-      cacheTokens: promptTokens * sequences,
+      cacheTokens: (plans[0].caches[index].keeps?.(turn).stored ?? promptTokens) * sequences,
       cacheBytes,
       stateBytes,
+      ...(prunes ? { fullBytes: whole.layers[index].cacheBytes } : {}),
     })),
     bytes: {
       weights: sum(
@@ -108,7 +117,8 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
         ),
       ),
       cache: cache.bytes,
-      activations: activationBytes(model, plans, spec),
+      ...(prunes ? { fullCache: whole.bytes } : {}),
+      activations: cache.tableBytes + activationBytes(model, plans, spec),
     },
     kernels: [...kernels].map(([name, count]) => ({ name, count })).sort((a, b) => b.count - a.count),
     text: plans.map(printPlan).join("\n\n"),
@@ -131,7 +141,7 @@ function activationBytes(
       slots[i] = Math.max(slots[i] ?? 0, bytes)
     );
   }
-  const tables = Object.values(tableBytes(model, spec.purpose, spec.sizes));
+  const tables = Object.values(tableBytes(model, spec.purpose, spec.sizes, plans));
   const constants = [...new Map(plans.flatMap((plan) => [...plan.constants])).values()].map((make) =>
     make().byteLength
   );

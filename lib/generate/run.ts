@@ -34,7 +34,20 @@ export interface GenerateRecord {
     readonly activations: number;
     readonly peak: number;
   };
-  /** Waits for the GPU. */
+  /**
+   * Tokens that each layer's cache keeps in the end. The last sampled token is not among them; what a run-ahead fed past a
+   * stop string is.
+   */
+  readonly cacheTokens: readonly number[];
+  /** Positions of the tokens that were kept after the prompt, by layer and KV head, when asked for. */
+  readonly kept?: readonly (readonly (readonly number[])[])[];
+  /** How the cache was pruned, if it was: the policy, its options and what was settled for a budget. */
+  readonly pruning?: {
+    readonly policy: string;
+    readonly options: Readonly<Record<string, unknown>>;
+    readonly settled?: Readonly<Record<string, unknown>>;
+  };
+  /** Waits for the GPU, those for lengths and positions of a pruned cache left out. */
   readonly readbacks: number;
   /** Time of each kernel over the run, longest first, when asked for (of the first 16384 calls). */
   readonly kernels?: readonly KernelTime[];

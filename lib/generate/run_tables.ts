@@ -1,16 +1,22 @@
 // The tables of a run on the GPU: how large they are, and their allocation.
 
 import { formatBytes, type Gpu, type GpuAllocation } from "../gpu/mod.ts";
-import type { Plan } from "../graph/mod.ts";
+import { type Plan, stagingSlots, storageBytes } from "../graph/mod.ts";
 import type { PipelineModel } from "../layers/mod.ts";
+import { arenaName, kvArenas, LEFT_LOGIT_ROWS } from "../ops/mod.ts";
 import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
 import { ROW_WORDS, SAMPLE_WORDS, SAMPLING_WORDS, STATE_WORDS, TILE_WORDS } from "../../wgsl/tables.ts";
 import { MAX_STOP_IDS } from "./options.ts";
-import type { DeviceTraits, Purpose, RunSizes } from "./plans.ts";
+import { type DeviceTraits, type Purpose, type RunSizes, stepLimits } from "./plans.ts";
 import { mostTiles } from "./tables.ts";
 
-/** Bytes of the tables of a run. */
-export function tableBytes(model: PipelineModel, purpose: Purpose, sizes: RunSizes): Record<string, number> {
+/** Bytes of the tables of a run, with those that its plans ask for. */
+export function tableBytes(
+  model: PipelineModel,
+  purpose: Purpose,
+  sizes: RunSizes,
+  plans: readonly Plan[],
+): Record<string, number> {
   const sequences = sizes.capacities.length;
   const rows = Math.max(sizes.prefillRows, sequences);
   const tables: Record<string, number> = {
@@ -18,6 +24,9 @@ export function tableBytes(model: PipelineModel, purpose: Purpose, sizes: RunSiz
     spans: sequences * 8,
     tiles: mostTiles(rows, sequences, TILE_ROWS) * TILE_WORDS * 4,
     logitRows: Math.max(sizes.logitRows, sequences) * 4,
+    ...(plans.some(({ rowCounts }) => rowCounts.size > 0)
+      ? { [LEFT_LOGIT_ROWS]: Math.max(sizes.logitRows, sequences) * 4 }
+      : {}),
     states: sequences * STATE_WORDS * 4,
   };
   if (purpose.type === "score") {
@@ -35,6 +44,20 @@ export function tableBytes(model: PipelineModel, purpose: Purpose, sizes: RunSiz
     if (edits) {
       tables.counts = sequences * model.config.vocabularySize * 4;
       tables.bias = sequences * model.config.vocabularySize * 4;
+    }
+  }
+  const limits = stepLimits(sizes);
+  for (const [name, table] of plans.flatMap((plan) => [...plan.stepTables])) {
+    tables[name] = table.words(limits) * 4;
+  }
+  for (const { target, staging } of plans) {
+    for (const [name, arena] of staging) {
+      const slots = stagingSlots(limits);
+      kvArenas(arena, slots, target.cacheType, target.bindingBytes).forEach(({ heads }, i) => {
+        const bytes = heads * slots * arena.headSize * storageBytes(target.cacheType);
+        tables[arenaName(name, "keys", i)] = tables[arenaName(name, "values", i)] = bytes;
+      });
+      tables[`${name}.positions`] = arena.kvHeads * slots * 4;
     }
   }
   return tables;

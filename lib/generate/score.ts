@@ -4,7 +4,9 @@ import { readBuffer } from "../gpu/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { createFeedEngine, groups } from "./forward.ts";
 import { gpuOf } from "./gpu_of.ts";
+import { prefillsWhole } from "./plans.ts";
 import { sliceRows } from "./prefill.ts";
+import { createDecodingScorer } from "./score_by_decoding.ts";
 import { encodePrompt, positionLimit, type Prompt } from "./prompt.ts";
 
 /** Options of {@linkcode score}. */
@@ -40,7 +42,8 @@ export interface Score {
 }
 
 /**
- * Scores a text or token ids with sliding windows.
+ * Scores a text or token ids with sliding windows. Of a model that drops rows of a prompt, what stands before the scored
+ * part of a window is the prompt, and the scored part is decoded as it would be generated.
  *
  * @throws {RangeError} when there are fewer than two tokens, or window and stride do not fit.
  */
@@ -61,6 +64,57 @@ export async function score(model: Model, prompt: Prompt, options: ScoreOptions 
     );
   }
   const nll = new Float32Array(ids.length - 1);
+  if (prefillsWhole(model)) await scoreWindowsByDecoding(model, ids, { window, stride, nll }, options);
+  else await scoreWindows(model, ids, { window, stride, nll }, options);
+  const sum = nll.reduce((a, b) => a + b, 0);
+  const meanNll = sum / nll.length;
+  const bytes = typeof prompt === "string" ? scoredBytes(model, prompt, ids[0]) : 0;
+  return {
+    tokens: nll.length,
+    meanNll,
+    perplexity: Math.exp(meanNll),
+    bitsPerByte: bytes > 0 ? sum / Math.LN2 / bytes : null,
+    window,
+    stride,
+    nll,
+  };
+}
+
+/** Windows over a text, and the losses that they fill in. */
+interface Windows {
+  readonly window: number;
+  readonly stride: number;
+  readonly nll: Float32Array<ArrayBuffer>;
+}
+
+/** A model that drops rows has no logits of a whole prompt: what is scored is decoded. */
+async function scoreWindowsByDecoding(
+  model: Model,
+  ids: readonly number[],
+  { window, stride, nll }: Windows,
+  options: ScoreOptions,
+): Promise<void> {
+  const scorer = createDecodingScorer(model);
+  try {
+    let scored = 1;
+    for (let start = 0; scored < ids.length; start += stride) {
+      options.signal?.throwIfAborted();
+      const end = Math.min(ids.length, start + window);
+      nll.set(await scorer.score(ids.slice(start, scored), ids.slice(scored, end)), scored - 1);
+      scored = end;
+      options.onProgress?.(scored, ids.length);
+    }
+  } finally {
+    scorer.release();
+  }
+}
+
+async function scoreWindows(
+  model: Model,
+  ids: readonly number[],
+  { window, stride, nll }: Windows,
+  options: ScoreOptions,
+): Promise<void> {
   const gpu = gpuOf(model);
   const engine = await createFeedEngine(model, Math.min(window, ids.length), { type: "score" });
   try {
@@ -73,7 +127,7 @@ export async function score(model: Model, prompt: Prompt, options: ScoreOptions 
       engine.write("states", empty);
       engine.cache.reset();
       for (const rows of sliceRows([{ sequence: 0, ids: part, position: 0 }], prefillRows)) {
-        engine.prefill({ rows, logitRows: [] }, ["body"]);
+        engine.prefill({ rows, logitRows: [], turns: engine.spec.sizes.turns }, ["body"]);
         // Row p predicts token p + 1 of the window.
         const wanted = rows.flatMap((row, i) =>
           row.position + 1 < part.length && start + row.position + 1 >= scored ? [i] : []
@@ -92,18 +146,6 @@ export async function score(model: Model, prompt: Prompt, options: ScoreOptions 
   } finally {
     engine.release();
   }
-  const sum = nll.reduce((a, b) => a + b, 0);
-  const meanNll = sum / nll.length;
-  const bytes = typeof prompt === "string" ? scoredBytes(model, prompt, ids[0]) : 0;
-  return {
-    tokens: nll.length,
-    meanNll,
-    perplexity: Math.exp(meanNll),
-    bitsPerByte: bytes > 0 ? sum / Math.LN2 / bytes : null,
-    window,
-    stride,
-    nll,
-  };
 }
 
 /** Bytes of a text without those of its first token, which is not scored. */

@@ -1,9 +1,11 @@
 // A session: one sequence whose cache is kept between calls.
 
+import type { Turn } from "../graph/mod.ts";
+import { coresOf } from "../layers/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { decodeLoop, type DecodeResult } from "./decode_loop.ts";
-import { createEngine, type Engine } from "./engine.ts";
-import { generateSpec, makeRecords, outputHooks } from "./generate.ts";
+import { createEngine, type Engine, type EngineSpec } from "./engine.ts";
+import { cacheTokens, generateSpec, makeRecords, outputHooks } from "./generate.ts";
 import { gpuOf } from "./gpu_of.ts";
 import { type GenerateOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { createOutput } from "./output.ts";
@@ -111,20 +113,24 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
     gpu.memory.resetPeak();
     const maxTokens = allowedTokens(model, prompt.length, options.maxTokens);
     const need = Math.max(least, prompt.length + maxTokens);
-    const current = engine = await fitEngine(model, engine, need, cached, options);
+    const turn = await turnOf(prompt.length - cached, maxTokens, cached, engine);
+    const current = engine = await fitEngine(model, engine, need, turn, options);
     writeSampling(current, options, [{ position: cached, remaining: maxTokens }], [prompt]);
     const output = createOutput(model, prompt, 0, options);
     const feeds = [{ sequence: 0, ids: prompt.slice(cached), position: cached }];
     const hooks = outputHooks([output], options, control);
+    const kept: number[][][][] = [];
     let prefillAt = NaN;
     let result: DecodeResult;
     try {
       result = await decodeLoop(
         current,
         { sequences: [{ length: prompt.length, maxTokens }], runAhead: options.runAhead, rewindable: true },
-        (record) => {
+        async (record) => {
           prefillAt = performance.now();
-          return prefill(current, feeds, { record, aborted: hooks.aborted });
+          const fed = await prefill(current, feeds, [turn], { record, aborted: hooks.aborted });
+          if (options.traceKept) kept.push(await current.cache.positions(0));
+          return fed;
         },
         hooks,
       );
@@ -140,7 +146,10 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
     answered = ids.length;
     // The last token was sampled but not fed, unless a stop token came after it.
     if (result.fed) cached = ids.length - (output.stopToken ? 0 : 1);
-    return makeRecords([output], [promptIds], options, {
+    return makeRecords(model, [output], [promptIds], options, {
+      turns: [turn],
+      kept,
+      cacheTokens: await cacheTokens(current, [output], [turn]),
       start: begin,
       prefillAt,
       ...result,
@@ -193,7 +202,7 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
         let copy: Engine | undefined;
         if (engine) {
           copy = await createEngine(engine.gpu, engine.spec);
-          copy.cache.copyFrom(engine.cache, cached);
+          await copy.cache.copyFrom(engine.cache);
         }
         return createSession(model, least, { ids, cached, answered, ...(copy ? { engine: copy } : {}) });
       });
@@ -203,21 +212,44 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
   };
 }
 
+/** The next turn of a sequence whose cache holds `position` tokens or what is left of them. */
+async function turnOf(
+  tokens: number,
+  maxTokens: number,
+  position: number,
+  engine: Engine | undefined,
+): Promise<Turn> {
+  const turn = { tokens, maxTokens, position };
+  if (!engine?.cache.layout.ragged || position === 0) return turn;
+  const layers = (await engine.cache.tokens()).map(([first]) => first);
+  return { ...turn, past: layers.map(({ live }) => live), used: layers.map(({ used }) => used) };
+}
+
 /** An engine with room for `need` tokens and the tables these options ask for; takes over what the old one keeps. */
 async function fitEngine(
   model: Model,
   old: Engine | undefined,
   need: number,
-  cached: number,
+  turn: Turn,
   options: ResolvedOptions,
 ): Promise<Engine> {
+  // What a layer that prunes needs depends on the turn.
+  if (coresOf(model).some(({ prunes }) => prunes)) {
+    return await replace(old, generateSpec(model, [turn], options, true), turn);
+  }
   const capacity = old?.spec.sizes.capacities[0] ?? 0;
   if (old && capacity >= need && sameSampling(old, options)) return old;
   const limit = positionLimit(model) ?? Infinity;
   const grown = need <= capacity ? capacity : Math.max(need, Math.min(capacity * 2, limit));
-  const engine = await createEngine(gpuOf(model), generateSpec(model, [grown - 1], [1], options));
+  const room = { tokens: grown - 1, maxTokens: 1, position: 0 };
+  return await replace(old, generateSpec(model, [room], options, true), turn);
+}
+
+/** An engine that takes over what another one keeps. */
+async function replace(old: Engine | undefined, spec: EngineSpec, { position }: Turn): Promise<Engine> {
+  const engine = await createEngine(gpuOf(spec.model), spec);
   if (old) {
-    if (cached > 0) engine.cache.copyFrom(old.cache, cached);
+    if (position > 0) await engine.cache.copyFrom(old.cache);
     old.release();
   }
   return engine;

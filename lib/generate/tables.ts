@@ -28,7 +28,7 @@ export function packSpans(rows: readonly StepRow[], sequences: number): Uint32Ar
   return table;
 }
 
-/** Tiles of at most `tileRows` consecutive rows of one sequence. */
+/** Tiles of at most `tileRows` consecutive rows of one sequence, whose outputs stand like their rows. */
 export function packTiles(rows: readonly StepRow[], tileRows: number): Uint32Array<ArrayBuffer> {
   const tiles: number[] = [];
   for (let first = 0; first < rows.length;) {
@@ -36,7 +36,7 @@ export function packTiles(rows: readonly StepRow[], tileRows: number): Uint32Arr
     while (last < rows.length && last - first < tileRows && rows[last].sequence === rows[first].sequence) {
       last++;
     }
-    tiles.push(first, last - first, rows[first].sequence, 0);
+    tiles.push(first, last - first, rows[first].sequence, first);
     first = last;
   }
   return new Uint32Array(tiles);

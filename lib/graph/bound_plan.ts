@@ -4,6 +4,7 @@ import type { Gpu, GpuAllocation, Pipeline, Recorder } from "../gpu/mod.ts";
 import type { Grid } from "../../wgsl/kernel.ts";
 import type { Dispatch } from "./dispatch.ts";
 import type { Plan } from "./plan.ts";
+import { withSlices } from "./row_slices.ts";
 import { type Counts, placementOf, type Value } from "./value.ts";
 import type { WeightStore } from "./weight_store.ts";
 
@@ -107,6 +108,10 @@ export async function bindPlan(gpu: Gpu, plan: Plan, bindings: Bindings): Promis
   });
   try {
     const ranks = rankSlots(plan.memory.slots);
+    const offsetOf = (value: Value): number => {
+      const { firstRow, stride } = placementOf(value);
+      return firstRow * stride * 4;
+    };
     const bufferOf = (value: Value): GPUBuffer =>
       bindings.workspace.buffer(ranks[plan.memory.slotOf.get(placementOf(value).root.id)!]);
     const compiled = await compilePlan(gpu, plan);
@@ -122,6 +127,7 @@ export async function bindPlan(gpu: Gpu, plan: Plan, bindings: Bindings): Promis
               : operand.type === "weight"
               ? bindings.weights.buffer(operand.weight, operand.part)
               : bindings.resource(operand.name),
+            ...(operand.type === "value" ? { offset: offsetOf(operand.value) } : {}),
           },
         })),
       ];
@@ -133,7 +139,8 @@ export async function bindPlan(gpu: Gpu, plan: Plan, bindings: Bindings): Promis
     return {
       plan,
       bytes: arena.size,
-      setCounts(counts: Counts): void {
+      setCounts(given: Counts): void {
+        const counts = withSlices(given, plan.rowSlices);
         calls.forEach((call, i) => {
           const { kernel } = call.dispatch;
           const parameters = call.dispatch.parameters(counts);

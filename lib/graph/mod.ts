@@ -22,12 +22,23 @@ export {
   type CacheRequest,
   createTrace,
   type Emit,
+  type KeptTokens,
   type OpDefinition,
   type Operation,
   type Target,
   type Trace,
 } from "./trace.ts";
-export { type Counts, type Placement, placementOf, type Rows, type Value } from "./value.ts";
+export { sliceOf, sliceRows } from "./row_slices.ts";
+export {
+  type StagingArena,
+  stagingSlots,
+  type Step,
+  type StepLimits,
+  type StepSequence,
+  type StepTable,
+  type Turn,
+} from "./step.ts";
+export { type Counts, isColumnRange, type Placement, placementOf, type Rows, type Value } from "./value.ts";
 export {
   storageBytes,
   type Weight,

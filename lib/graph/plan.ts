@@ -5,7 +5,8 @@ import { formatBytes } from "../gpu/mod.ts";
 import type { Dispatch } from "./dispatch.ts";
 import { type MemoryPlan, planMemory } from "./memory_plan.ts";
 import type { CacheRequest, Emit, OpDefinition, Operation, Target, Trace } from "./trace.ts";
-import { placementOf, type Value } from "./value.ts";
+import type { StagingArena, Step, StepTable } from "./step.ts";
+import { placementOf, type Rows, type Value } from "./value.ts";
 
 /** What a trace becomes. */
 export interface Plan {
@@ -19,6 +20,16 @@ export interface Plan {
   readonly caches: readonly CacheRequest[];
   /** Host tables by resource name. */
   readonly constants: ReadonlyMap<string, () => Float32Array>;
+  /** Tables that the host writes before each prefill step. */
+  readonly stepTables: ReadonlyMap<string, StepTable>;
+  /** Sizes that follow from a prefill step. */
+  readonly stepCounts: ReadonlyMap<string, (step: Step) => number>;
+  /** Rows of each sequence among those that the plan picks itself, by name. */
+  readonly rowCounts: ReadonlyMap<string, (step: Step) => number[]>;
+  /** Slices of rows: their counts follow from those of the rows they are slices of. */
+  readonly rowSlices: ReadonlyMap<string, Rows>;
+  /** Staging arenas by name. */
+  readonly staging: ReadonlyMap<string, StagingArena>;
   /** Values that stay readable after a replay, by name. */
   readonly results: Readonly<Record<string, Value>>;
 }
@@ -85,6 +96,11 @@ export function lower(
     memory: planMemory(dispatches, Object.values(results)),
     caches: trace.caches,
     constants: trace.constants,
+    stepTables: trace.stepTables,
+    stepCounts: trace.stepCounts,
+    rowCounts: trace.rowCounts,
+    staging: trace.staging,
+    rowSlices: trace.rowSlices,
     results,
   };
 }

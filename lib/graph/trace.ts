@@ -3,6 +3,7 @@
 import type { GpuFeatures } from "../gpu/mod.ts";
 import type { Kernel, Parameters, StorageType } from "../../wgsl/kernel.ts";
 import type { Operand } from "./dispatch.ts";
+import type { StagingArena, Step, StepTable, Turn } from "./step.ts";
 import type { Counts, Rows, Value } from "./value.ts";
 
 /** What a plan is made for. */
@@ -15,10 +16,19 @@ export interface Target {
   readonly logits: Rows;
   /** Sequences in the tables. */
   readonly sequences: number;
-  /** Cache slots of each KV head in a layer, over all sequences; 0 when a layer's keys fit one binding anyway. */
-  readonly slots: number;
+  /**
+   * Slots of each KV head over all sequences, by arena group (a layer's cache, or what stages keys and values); an absent
+   * one has room for everything in one binding.
+   */
+  readonly slots: Readonly<Record<string, number>>;
   /** Longest a sequence may become. */
   readonly longest: number;
+  /** Whether only the last row of each sequence is wanted in the end: others may be dropped in the last layer. */
+  readonly lastRows: boolean;
+  /** Whether layers keep different tokens, so that each has lengths and positions of its own. */
+  readonly ragged: boolean;
+  /** Slots that stay untouched for so many evictions, so that steps can be taken back. */
+  readonly reuseDelay: number;
   /** Storage type of caches. */
   readonly cacheType: StorageType;
   /** Granted features. */
@@ -75,6 +85,16 @@ export interface CacheRequest {
   readonly layer: number;
   /** Sizes, as the cache's kind defines them. */
   readonly sizes: Readonly<Record<string, number>>;
+  /** What it keeps of a turn, when that is not all of its tokens. */
+  readonly keeps?: (turn: Turn) => KeptTokens;
+}
+
+/** How much of a turn a layer keeps, for each KV head. */
+export interface KeptTokens {
+  /** Tokens in the cache after the prompt. */
+  readonly stored: number;
+  /** Most tokens at once until the last new one. */
+  readonly capacity: number;
 }
 
 /** A trace being made. */
@@ -87,6 +107,16 @@ export interface Trace {
   readonly caches: CacheRequest[];
   /** Host tables asked for so far, by resource name; written once when a plan is bound. */
   readonly constants: Map<string, () => Float32Array>;
+  /** Tables that the host writes before each prefill step, by resource name. */
+  readonly stepTables: Map<string, StepTable>;
+  /** Sizes that follow from a prefill step, by name. */
+  readonly stepCounts: Map<string, (step: Step) => number>;
+  /** Rows that the plan picks itself: how many of each sequence follow from a prefill step, by name. */
+  readonly rowCounts: Map<string, (step: Step) => number[]>;
+  /** Slices of rows, by name. */
+  readonly rowSlices: Map<string, Rows>;
+  /** Staging arenas asked for, by name. */
+  readonly staging: Map<string, StagingArena>;
   /** Values that layers name for those who ask for them, such as the last hidden states. */
   readonly marks: Map<string, Value>;
   /** Part of the plan that new operations belong to. */
@@ -101,7 +131,11 @@ export interface Trace {
     attributes: A,
   ): void;
   /** Asks for a cache for the next layer of this kind. */
-  cache(kind: string, sizes: Readonly<Record<string, number>>): CacheRequest;
+  cache(
+    kind: string,
+    sizes: Readonly<Record<string, number>>,
+    keeps?: (turn: Turn) => KeptTokens,
+  ): CacheRequest;
 }
 
 /** Begins a trace. */
@@ -112,6 +146,11 @@ export function createTrace(target: Target): Trace {
     operations: [],
     caches: [],
     constants: new Map(),
+    stepTables: new Map(),
+    stepCounts: new Map(),
+    rowCounts: new Map(),
+    staging: new Map(),
+    rowSlices: new Map(),
     marks: new Map(),
     segment: "body",
     value: (name, rows, width) => ({ id: values++, name, rows, width }),
@@ -120,8 +159,9 @@ export function createTrace(target: Target): Trace {
         { definition, inputs, outputs, attributes, segment: trace.segment } as Operation<unknown>,
       );
     },
-    cache(kind, sizes): CacheRequest {
-      const request = { kind, layer: trace.caches.filter((c) => c.kind === kind).length, sizes };
+    cache(kind, sizes, keeps): CacheRequest {
+      const layer = trace.caches.filter((c) => c.kind === kind).length;
+      const request = { kind, layer, sizes, ...(keeps ? { keeps } : {}) };
       trace.caches.push(request);
       return request;
     },

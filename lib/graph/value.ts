@@ -11,8 +11,15 @@ export interface Rows {
   readonly capacity: number;
   /** Few rows: matrix-vector kernels and split-K attention instead of tiles. */
   readonly thin: boolean;
-  /** Rows these were taken from, and the table that maps each of these to one of those; none for a step's own rows. */
-  readonly from?: { readonly rows: Rows; readonly map: string };
+  /**
+   * Rows these were taken from, and what maps each of these to one of those: a named table, or a value of u32 that the
+   * plan makes itself; none for a step's own rows.
+   */
+  readonly from?: { readonly rows: Rows; readonly map: string | Value };
+  /** Consecutive rows of others, from `first` on; their count follows from that of those. */
+  readonly slice?: { readonly of: Rows; readonly first: number };
+  /** Row structs of rows that the plan picks itself; other rows have theirs in the step's tables. */
+  readonly table?: Value;
 }
 
 /** A matrix of f32: one row a token, `width` columns. */
@@ -25,14 +32,16 @@ export interface Value {
   readonly rows: Rows;
   /** Number of columns. */
   readonly width: number;
-  /** Set by lowering when the value is a range of columns of another one's buffer. */
-  view?: { readonly of: Value; readonly offset: number };
+  /** Set when the value is a range of columns, or of rows, of another one's buffer. */
+  view?: { readonly of: Value; readonly offset: number; readonly firstRow?: number };
 }
 
 /** Where a value's columns stand. */
 export interface Placement {
   /** The value that owns the buffer. */
   readonly root: Value;
+  /** First row. */
+  readonly firstRow: number;
   /** First column. */
   readonly offset: number;
   /** Columns from a row to the next. */
@@ -43,11 +52,18 @@ export interface Placement {
 export function placementOf(value: Value): Placement {
   let root = value;
   let offset = 0;
+  let firstRow = 0;
   while (root.view) {
     offset += root.view.offset;
+    firstRow += root.view.firstRow ?? 0;
     root = root.view.of;
   }
-  return { root, offset, stride: root.width };
+  return { root, firstRow, offset, stride: root.width };
+}
+
+/** Whether a value is some of the columns of a wider one. */
+export function isColumnRange(value: Value): boolean {
+  return placementOf(value).stride !== value.width;
 }
 
 /**

@@ -53,6 +53,8 @@ export interface Core {
   readonly prefill: "whole" | "sliced";
   /** Whether the model's position limit applies; a recurrent state has none. */
   readonly positionLimit: boolean;
+  /** Whether it keeps less than all tokens: then every layer of the model has lengths and positions of its own. */
+  readonly prunes?: boolean;
   /** Traces the core. */
   apply(trace: Trace, input: CoreInput): Value;
 }
@@ -65,7 +67,7 @@ export function softmaxCore(): Core {
     positionLimit: true,
     apply(trace: Trace, { rows, shape, query, key, value }: CoreInput): Value {
       const { kvHeads, headSize, rotary } = shape;
-      const cache = keyValueCache(trace, { kvHeads, headSize });
+      const cache = keyValueCache(trace, { kvHeads, headSize, rows: rows.rows });
       const q = storeKeyValues(trace, { q: query(rows), k: key(rows), v: value(rows) }, cache, rotary);
       return softmaxAttention(trace, q, cache, 1 / Math.sqrt(headSize));
     },

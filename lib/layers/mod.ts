@@ -38,7 +38,7 @@ export {
   type TokenIds,
   walkLayers,
 } from "./layer.ts";
-export { coresOf, mapCores, type ModelConfig, type PipelineModel } from "./model.ts";
+export { coresOf, mapCores, type ModelConfig, type PipelineModel, type Pruning } from "./model.ts";
 export { pipe, residual } from "./pipe.ts";
 export { rmsNorm, type RmsNormConfig } from "./rms_norm.ts";
 export { rotaryEmbedding, rotaryFrequencies, type RotaryOptions, type RotaryScaling } from "./rotary.ts";
@@ -48,14 +48,21 @@ export {
   type CacheRequest,
   type Counts,
   type Emit,
+  type KeptTokens,
   type OpDefinition,
   type Operand,
   type Operation,
   resource,
   type Rows,
+  type StagingArena,
+  type Step,
+  type StepLimits,
+  type StepSequence,
+  type StepTable,
   type StorageType,
   type Target,
   type Trace,
+  type Turn,
   type Value,
   valueOperand,
   type Weight,
@@ -76,6 +83,6 @@ export {
   read,
   write,
 } from "../graph/mod.ts";
-export type { Rotary, RotaryLayout } from "../ops/mod.ts";
+export type { KeyValueStore, KvSizes, Rotary, RotaryLayout } from "../ops/mod.ts";
 /** The ops that layers are made of: each appends to the trace. */
 export * as ops from "../ops/mod.ts";

@@ -1,6 +1,6 @@
 // A model: a pipeline of layers with its weights and what every run needs to know of it.
 
-import type { StorageType, Weight, WeightStore } from "../graph/mod.ts";
+import type { StorageType, Turn, Weight, WeightStore } from "../graph/mod.ts";
 import { isAttention } from "./attention.ts";
 import { type Layer, type Logits, mapLayers, type TokenIds, walkLayers } from "./layer.ts";
 import { attention, type AttentionConfig, type Core } from "./attention.ts";
@@ -21,6 +21,20 @@ export interface ModelConfig {
   readonly bosId?: number;
 }
 
+/** A policy that a model's KV cache is pruned by. */
+export interface Pruning {
+  /** Name of the policy. */
+  readonly policy: string;
+  /** Its settings. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /**
+   * What is settled for a turn, when a budget had to be solved.
+   *
+   * @throws {RangeError} when a budget cannot be met.
+   */
+  settle(turn: Turn): Readonly<Record<string, unknown>> | undefined;
+}
+
 /** A pipeline from token ids to logits with its weights. Transforms take one and return one. */
 export interface PipelineModel {
   /** Sizes and ids. */
@@ -31,6 +45,8 @@ export interface PipelineModel {
   readonly dtype: StorageType;
   /** Descriptions of all weights. */
   readonly weights: readonly Weight[];
+  /** How the KV cache is pruned, if it is. */
+  readonly pruning?: Pruning;
   /** Their buffers; none when the model was only described, for printing its plan. */
   readonly store?: WeightStore;
 }

@@ -1,8 +1,8 @@
 // Composition: pipe runs layers one after the other, residual adds a layer's output to its input.
 
-import type { Trace } from "../graph/mod.ts";
+import { sliceOf, sliceRows, type Trace } from "../graph/mod.ts";
 import { add, alignRows } from "../ops/mod.ts";
-import { type AnyLayer, type Flow, type Hidden, hidden, type Layer } from "./layer.ts";
+import { type AnyLayer, type Flow, type Hidden, hidden, type Layer, walkLayers } from "./layer.ts";
 
 function sequence<In extends Flow, Out extends Flow>(layers: readonly AnyLayer[]): Layer<In, Out> {
   return {
@@ -32,6 +32,11 @@ export function pipe(...layers: AnyLayer[]): AnyLayer {
   return layers.length === 1 ? layers[0] : sequence(layers);
 }
 
+/** Rows of a slice. */
+const SLICE_ROWS = 512;
+/** Kinds of layers that compute each row by itself. */
+const ROW_BY_ROW: ReadonlySet<string> = new Set(["pipe", "rmsNorm", "swiGlu", "residual"]);
+
 /**
  * x + inner(x). When a core inside left fewer rows, the input is gathered by the same map: rows of the output are those of
  * the inner layer.
@@ -42,6 +47,16 @@ export function residual(inner: Layer<Hidden, Hidden>): Layer<Hidden, Hidden> {
     config: {},
     layers: [inner],
     apply(trace: Trace, input: Hidden): Hidden {
+      const { rows, width } = input.value;
+      if (rows.capacity > SLICE_ROWS && [...walkLayers(inner)].every(({ kind }) => ROW_BY_ROW.has(kind))) {
+        // Whole prompts may be long: what is wide inside is computed for some rows at a time.
+        const sum = trace.value("residual", rows, width);
+        for (const slice of sliceRows(trace, rows, SLICE_ROWS)) {
+          const part = sliceOf(trace, input.value, slice);
+          add(trace, part, inner.apply(trace, hidden(part)).value, sliceOf(trace, sum, slice));
+        }
+        return hidden(sum);
+      }
       const { value } = inner.apply(trace, input);
       return hidden(add(trace, alignRows(trace, input.value, value.rows), value));
     },

@@ -16,17 +16,17 @@ export const addOp: OpDefinition<Record<never, never>> = {
 };
 
 /**
- * a + b by element.
+ * a + b by element; into a value of this shape, if one is given.
  *
  * @throws {TypeError} when the shapes differ.
  */
-export function add(trace: Trace, a: Value, b: Value): Value {
+export function add(trace: Trace, a: Value, b: Value, into?: Value): Value {
   if (a.width !== b.width || a.rows !== b.rows) {
     throw new TypeError(
       `add takes two values of one shape: [${a.rows.name}, ${a.width}] and [${b.rows.name}, ${b.width}]`,
     );
   }
-  const y = trace.value("add", a.rows, a.width);
+  const y = into ?? trace.value("add", a.rows, a.width);
   trace.append(addOp, [a, b], [y], {});
   return y;
 }

@@ -1,8 +1,9 @@
 // Fusions: each rewrites a trace's operations so that a step takes fewer kernel calls.
 
 import type { Operation, Rewrite, Trace, Value, WeightView } from "../graph/mod.ts";
-import { weightParts } from "../graph/mod.ts";
+import { isColumnRange, weightParts } from "../graph/mod.ts";
 import { addOp } from "./add.ts";
+import { mergeEvictions } from "./evict_tokens.ts";
 import { type LinearAttributes, linearOp } from "./linear.ts";
 import { type RmsNormAttributes, rmsNormOp } from "./rms_norm.ts";
 import { swigluOp } from "./swiglu.ts";
@@ -129,7 +130,7 @@ export const fuseResidual: Rewrite = (operations) => {
       ) {
         continue;
       }
-      if (value.view || other.view) continue;
+      if (isColumnRange(value) || isColumnRange(other)) continue;
       dropped.add(source);
       replaced.set(operation, {
         ...source,
@@ -146,4 +147,4 @@ export const fuseResidual: Rewrite = (operations) => {
 };
 
 /** All fusions, in the order in which they find the most. */
-export const fusions: readonly Rewrite[] = [fuseSwiglu, packLinears, fuseNorm, fuseResidual];
+export const fusions: readonly Rewrite[] = [fuseSwiglu, packLinears, fuseNorm, fuseResidual, mergeEvictions];

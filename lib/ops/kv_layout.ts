@@ -28,6 +28,21 @@ export function kvSizes(request: CacheRequest): KvSizes {
   return { kvHeads: request.sizes.kvHeads, headSize: request.sizes.headSize };
 }
 
+/** Whether every KV head of a layer keeps tokens of its own. */
+export function ownPositions(request: CacheRequest): boolean {
+  return request.sizes.ownPositions === 1;
+}
+
+/** Sinks of a layer whose first keys are saved, because they are rotated anew. */
+export function savedSinks(request: CacheRequest): number {
+  return request.sizes.savedSinks ?? 0;
+}
+
+/** Resource name of the saved keys of a layer's sinks. */
+export function sinkKeysName(layer: number): string {
+  return `sinkKeys.${layer}`;
+}
+
 /**
  * Splits a layer's KV heads into arenas that fit a binding.
  *
@@ -50,12 +65,35 @@ export function kvArenas(sizes: KvSizes, slots: number, dtype: StorageType, bind
   return arenas;
 }
 
-/** The arenas of a cache request in a plan. */
-export function arenasOf(request: CacheRequest, target: Target): Arena[] {
-  return kvArenas(kvSizes(request), target.slots, target.cacheType, target.bindingBytes);
+/** Where keys and values stand while they are attended to: a layer's cache, or what stages them before a choice. */
+export interface KeyValueStore extends KvSizes {
+  /** Name of its arenas, and key of its slots in {@linkcode Target.slots}. */
+  readonly name: string;
+  /** Its layer in the table of extents. */
+  readonly layer: number;
+  /** Resource name of its table of extents. */
+  readonly extents: string;
+  /** Resource name of its slots' positions. */
+  readonly positions: string;
+}
+
+/** The cache of a layer. */
+export function cacheStore(request: CacheRequest): KeyValueStore {
+  return {
+    ...kvSizes(request),
+    name: `kv.${request.layer}`,
+    layer: request.layer,
+    extents: "extents",
+    positions: "slotPositions",
+  };
+}
+
+/** The arenas of a store in a plan. */
+export function arenasOf(store: KeyValueStore, target: Target): Arena[] {
+  return kvArenas(store, target.slots[store.name] ?? 0, target.cacheType, target.bindingBytes);
 }
 
 /** Resource name of an arena's keys or values. */
-export function arenaName(layer: number, part: "keys" | "values", arena: number): string {
-  return `kv.${layer}.${part}.${arena}`;
+export function arenaName(store: string, part: "keys" | "values", arena: number): string {
+  return `${store}.${part}.${arena}`;
 }

@@ -16,8 +16,9 @@ import {
   type WeightView,
 } from "../graph/mod.ts";
 import type { Kernel } from "../../wgsl/kernel.ts";
-import { matmul, type MatmulSpec } from "../../wgsl/matmul.ts";
+import { matmul } from "../../wgsl/matmul.ts";
 import { matvec, matvecDecisions, type MatvecSpec } from "../../wgsl/matvec.ts";
+import { addSums, type ManyRows, manyRows } from "./linear_splits.ts";
 
 /** Arguments of a linear operation; all but `view` are set by fusion. */
 export interface LinearAttributes {
@@ -35,12 +36,14 @@ export interface LinearAttributes {
 export const linearOp: OpDefinition<LinearAttributes> = {
   kind: "linear",
   lower(operation, emit): void {
-    const { view } = operation.attributes;
+    const { attributes: { view }, inputs: [x, residual], outputs: [y] } = operation;
+    const many = x.rows.thin ? undefined : manyRows(emit, x, view);
     weightParts(view.weight, emit.target.bindingBytes).forEach((part, index) => {
       const first = Math.max(view.first, part.first);
       const last = Math.min(view.first + view.rows, part.first + part.rows);
-      if (first < last) lowerPart(operation, emit, part, index, first, last - first);
+      if (first < last) lowerPart(operation, emit, part, index, first, last - first, many);
     });
+    if (many?.sums) addSums(emit, many.sums, residual, y);
   },
 };
 
@@ -51,19 +54,23 @@ function lowerPart(
   index: number,
   first: number,
   columns: number,
+  many: ManyRows | undefined,
 ): void {
-  const [x, residual] = operation.inputs;
+  const [x] = operation.inputs;
   const { view, norm, up } = operation.attributes;
   const { weight } = view;
+  const sums = many?.sums;
+  // The residual is added to whole sums.
+  const residual = sums ? undefined : operation.inputs[1];
   const input = placementOf(x);
-  const output = placementOf(operation.outputs[0]);
+  const output = sums ? { offset: 0, stride: view.rows } : placementOf(operation.outputs[0]);
   if (input.offset !== 0) {
     throw new TypeError(`linear ${weight.name} reads a view at column ${input.offset}: gather it first`);
   }
   const operands: Operand[] = [valueOperand(x), weightOperand(weight, index)];
   if (norm?.weight) operands.push(weightOperand(norm.weight));
   if (residual) operands.push(valueOperand(residual));
-  operands.push(valueOperand(operation.outputs[0]));
+  operands.push(valueOperand(sums?.value ?? operation.outputs[0]));
   const numbers = {
     k: weight.columns,
     n: columns,
@@ -73,15 +80,16 @@ function lowerPart(
     firstRow: first - part.first,
     upRow: up ? up.first - part.first + (first - view.first) : 0,
     eps: norm?.epsilon ?? 0,
+    splits: sums?.splits ?? 1,
   };
-  const kernel = x.rows.thin
-    ? matvecFor(emit, operation.attributes, x.rows, input.stride, residual !== undefined)
-    : matmul({
+  const kernel = many
+    ? matmul({
       dtype: weight.dtype,
       vectorized: weight.columns % 4 === 0 && input.stride % 4 === 0,
-      epilogue: residual ? "residual" : "none",
-      tile: tileFor(x.rows.capacity),
-    });
+      epilogue: sums ? "split" : residual ? "residual" : "none",
+      tile: many.tile,
+    })
+    : matvecFor(emit, operation.attributes, x.rows, input.stride, residual !== undefined);
   emit.dispatch(kernel, operands, (counts) => ({ ...numbers, rows: counts[x.rows.name] }));
 }
 
@@ -111,11 +119,6 @@ function matvecFor(
 
 function rowsPerPass(rows: Rows): MatvecSpec["rowsPerPass"] {
   return rows.capacity <= 1 ? 1 : rows.capacity <= 2 ? 2 : rows.capacity <= 4 ? 4 : 8;
-}
-
-/** Small tiles while there are few rows, so that enough workgroups share the work. Changes no result. */
-function tileFor(rows: number): MatmulSpec["tile"] {
-  return rows <= 128 ? "small" : "medium";
 }
 
 /**

@@ -4,12 +4,16 @@ import type { Gpu } from "../../lib/gpu/mod.ts";
 import type { KernelCase, Variant } from "../harness/kernel_case.ts";
 import { runKernel } from "../harness/run_kernel.ts";
 import * as attention from "../wgsl/attention_cases.ts";
+import * as columnScores from "../wgsl/column_scores_cases.ts";
+import * as compaction from "../wgsl/compaction_cases.ts";
+import * as eviction from "../wgsl/eviction_cases.ts";
 import * as linear from "../wgsl/linear_cases.ts";
 import * as sampling from "../wgsl/sampling_cases.ts";
+import * as selection from "../wgsl/selection_cases.ts";
 import type { Ceilings } from "./ceilings.ts";
 import { markdownTable, short } from "./table.ts";
 
-const FAMILIES = [linear, attention, sampling];
+const FAMILIES = [linear, attention, sampling, selection, columnScores, compaction, eviction];
 
 /** Cases of a device: shapes of real models on a GPU, the tests' small ones on a CPU driver. */
 function casesFor(gpu: Gpu, variant: Variant, all: boolean): KernelCase[] {

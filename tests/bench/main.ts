@@ -1,16 +1,21 @@
-// deno task bench [kernels|models] [--filter NAME] [--all] [--out FILE]: figures of this machine beside its ceilings.
+// deno task bench [kernels|models|kv] [--filter NAME] [--part PART] [--prompt N] [--all]
+// [--out FILE]: figures of this machine beside its ceilings.
 
 import { parseArgs } from "@std/cli/parse-args";
 import { openGpu } from "../../lib/gpu/mod.ts";
 import { measureCeilings } from "./ceilings.ts";
 import { benchKernels } from "./kernels.ts";
+import { benchKv } from "./kv.ts";
 import { benchModels } from "./models.ts";
 import { short } from "./table.ts";
 
-const args = parseArgs(Deno.args, { string: ["filter", "out"], boolean: ["all", "help"] });
+const args = parseArgs(Deno.args, { string: ["filter", "out", "part", "prompt"], boolean: ["all", "help"] });
 const parts = args._.map(String);
-if (args.help || parts.some((part) => part !== "kernels" && part !== "models")) {
-  console.error("deno task bench [kernels|models] [--filter FAMILY] [--all] [--out FILE]");
+if (args.help || parts.some((part) => !["kernels", "models", "kv"].includes(part))) {
+  console.error(
+    "deno task bench [kernels|models|kv] [--filter FAMILY or MODEL] [--part prefill|decode|batch] " +
+      "[--prompt N] [--all] [--out FILE]",
+  );
   Deno.exit(args.help ? 0 : 2);
 }
 const wanted = (part: string) => parts.length === 0 || parts.includes(part);
@@ -33,6 +38,17 @@ const show = (title: string, table: string) => {
   console.log(section);
 };
 if (wanted("models")) show("Models", await benchModels(gpu, ceilings));
+if (wanted("kv")) {
+  show(
+    "Full and pruned KV cache",
+    await benchKv(
+      gpu,
+      parts.includes("kv") ? args.filter : undefined,
+      args.part,
+      args.prompt ? Number(args.prompt) : undefined,
+    ),
+  );
+}
 if (wanted("kernels")) {
   const options = { all: args.all, ...(args.filter ? { filter: args.filter } : {}) };
   show("Kernels", await benchKernels(gpu, ceilings, options));

@@ -46,14 +46,14 @@ const SHAPES: Readonly<Record<string, Shape>> = {
 const CONTEXT = 8192;
 
 /** A Llama of a published shape with random weights. */
-export async function randomLlama(gpu: Gpu, name: string): Promise<Model> {
+export async function randomLlama(gpu: Gpu, name: string, context = CONTEXT): Promise<Model> {
   const shape = SHAPES[name];
   const dtype = gpu.features.f16 ? "f16" : "f32";
   const config: LlamaConfig = {
     ...shape,
     epsilon: 1e-5,
-    rotary: rotaryEmbedding({ theta: 500000, size: shape.headSize, positions: CONTEXT }),
-    contextLength: CONTEXT,
+    rotary: rotaryEmbedding({ theta: 500000, size: shape.headSize, positions: context }),
+    contextLength: context,
   };
   const { weights, sources } = llamaWeights(config, dtype);
   const store = createWeightStore(gpu);
@@ -82,7 +82,7 @@ export async function randomLlama(gpu: Gpu, name: string): Promise<Model> {
       modelType: "llama",
       vocabularySize: shape.vocabularySize,
       hiddenSize: shape.hiddenSize,
-      contextLength: CONTEXT,
+      contextLength: context,
       eosIds: [],
     },
     pipeline: llama(config, weights),

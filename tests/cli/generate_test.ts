@@ -59,6 +59,7 @@ Deno.test("generate --json prints one object with the record's fields, read back
   const { record } = await expected(OPENING, 64);
   assertEquals(Object.keys(json).sort(), [
     "bytes",
+    "cacheTokens",
     "finishReason",
     "ids",
     "promptIds",

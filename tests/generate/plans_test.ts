@@ -14,7 +14,15 @@ const DEVICE = {
 const PURPOSE = { type: "sample", sampling: { edits: false, ring: RING } } as const;
 
 function sizesOf(...capacities: number[]): RunSizes {
-  return { capacities, prefillRows: 128, logitRows: capacities.length, batchInvariant: false };
+  const turns = capacities.map((tokens) => ({ tokens, maxTokens: 0, position: 0 }));
+  return {
+    capacities,
+    turns,
+    rewindable: false,
+    prefillRows: 128,
+    logitRows: capacities.length,
+    batchInvariant: false,
+  };
 }
 
 Deno.test("planFor() needs no new plan for another length, and one for another bucket, phase or batch", async () => {

@@ -25,7 +25,10 @@ const TARGET: Target = {
   rows: ROWS,
   logits: ROWS,
   sequences: 1,
-  slots: 16,
+  slots: {},
+  ragged: false,
+  lastRows: false,
+  reuseDelay: 0,
   longest: 16,
   cacheType: "f32",
   features: { f16: false, subgroups: false, subgroupMinSize: 4, subgroupMaxSize: 128, timestamps: false },
@@ -176,8 +179,8 @@ Deno.test("placementOf() follows views to the value that has the buffer", () => 
   const root = trace.value("root", ROWS, 20);
   const wide = { ...trace.value("wide", ROWS, 12), view: { of: root, offset: 4 } };
   const narrow = { ...trace.value("narrow", ROWS, 3), view: { of: wide, offset: 5 } };
-  assertEquals(placementOf(root), { root, offset: 0, stride: 20 });
-  assertEquals(placementOf(narrow), { root, offset: 9, stride: 20 });
+  assertEquals(placementOf(root), { root, firstRow: 0, offset: 0, stride: 20 });
+  assertEquals(placementOf(narrow), { root, firstRow: 0, offset: 9, stride: 20 });
 });
 
 Deno.test("denseOperand() refuses a range of columns", () => {

@@ -5,7 +5,7 @@ import { type Cache, createKvCache } from "../../lib/cache/mod.ts";
 import { packRows, packSpans, packTiles, tileCount } from "../../lib/generate/tables.ts";
 import { sliceRows } from "../../lib/generate/prefill.ts";
 import { createTrace, lower, type Plan, type Rewrite, type Rows, type Target } from "../../lib/graph/mod.ts";
-import type { PipelineModel } from "../../lib/layers/mod.ts";
+import { coresOf, type PipelineModel } from "../../lib/layers/mod.ts";
 import { fusions } from "../../lib/ops/mod.ts";
 import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
 import { NONE, ROW_WORDS, STATE_WORDS, TILE_WORDS } from "../../wgsl/tables.ts";
@@ -60,7 +60,12 @@ export async function pipelineLogits(
   const capacities = sequences.map((ids) => ids.length);
   const shared = {
     sequences: sequences.length,
-    slots: capacities.reduce((a, b) => a + b, 0),
+    slots: Object.fromEntries(
+      coresOf(model).map((_, i) => [`kv.${i}`, capacities.reduce((a, b) => a + b, 0)]),
+    ),
+    ragged: false,
+    lastRows: false,
+    reuseDelay: 0,
     longest: Math.max(...capacities),
     features: gpu.features,
     bindingBytes: options.bindingBytes ??

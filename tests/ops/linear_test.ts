@@ -1,6 +1,15 @@
 import { assertEquals, assertLess } from "@std/assert";
-import { lower, type Rows, type Trace, type Value, type WeightView } from "../../lib/graph/mod.ts";
+import {
+  lower,
+  type OpDefinition,
+  type Rows,
+  type Trace,
+  type Value,
+  valueOperand,
+  type WeightView,
+} from "../../lib/graph/mod.ts";
 import { alignRows, embedding, fusions, linear, swiglu } from "../../lib/ops/mod.ts";
+import { defineKernel, write } from "../../wgsl/kernel.ts";
 import { relativeError } from "../harness/compare.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
 import { createPlanRunner } from "../harness/plan_runner.ts";
@@ -95,4 +104,40 @@ Deno.test("alignRows() follows maps of maps", async () => {
     counts: { first: 3, second: 2 },
   });
   assertLess(relativeError(got, gatherRowsOracle(x, [0, 1], WIDTH)), 1e-7);
+});
+
+Deno.test("alignRows() gathers from columns of a wider value", async () => {
+  const picked: Rows = { name: "picked", capacity: 3, thin: false, from: { rows: ROWS, map: "map" } };
+  const map = [1, 0, 1];
+  const { got, x, w, plan } = await run((trace, x) => {
+    const parts = [range(WEIGHT, 3, 5), range(WEIGHT, 8, 7)].map((view) => linear(trace, x, view));
+    return parts.map((part) => alignRows(trace, part, picked))[1];
+  }, { rows: ROWS, partRows: 32, tables: { map: Uint32Array.from(map) }, counts: { picked: 3 } });
+  const whole = product(x, w, range(WEIGHT, 8, 7));
+  assertLess(relativeError(got, gatherRowsOracle(whole, map, 7)), 1e-6);
+  assertEquals(plan.dispatches.filter(({ operation }) => operation === "linear").length, 1);
+});
+
+/** Row indexes that the plan makes itself: 1, 0. */
+const swapped: OpDefinition<Record<never, never>> = {
+  kind: "swapped",
+  lower({ outputs: [y] }, emit): void {
+    const kernel = defineKernel({
+      name: "swapped",
+      parameters: { rows: "u32" },
+      bindings: [write("out", "array<u32>")],
+      grid: () => [1, 1, 1],
+      body: "@compute @workgroup_size(1) fn main() { out[0] = params.rows - 1u; out[1] = 0u; }",
+    });
+    emit.dispatch(kernel, [valueOperand(y)], () => ({ rows: 2 }));
+  },
+};
+
+Deno.test("alignRows() follows a map that the plan makes itself", async () => {
+  const { got, x } = await run((trace, x) => {
+    const map = trace.value("map", ROWS, 1);
+    trace.append(swapped, [], [map], {});
+    return alignRows(trace, x, { name: "picked", capacity: 2, thin: false, from: { rows: ROWS, map } });
+  }, { rows: ROWS, partRows: 32, counts: { picked: 2 } });
+  assertLess(relativeError(got, gatherRowsOracle(x, [1, 0], WIDTH)), 1e-7);
 });

@@ -123,7 +123,7 @@ Deno.test("keyValueCache() makes room once, and refuses other numbers of heads",
   const trace = traceFor();
   const first = keyValueCache(trace, { kvHeads: 2, headSize: 8 });
   const second = keyValueCache(trace, { kvHeads: 2, headSize: 16 });
-  assertEquals([first.layer, second.layer, second.sizes.headSize], [0, 1, 16]);
+  assertEquals([first.layer, second.layer, second.headSize], [0, 1, 16]);
   assertEquals(trace.operations.map(({ definition }) => definition.kind), ["cacheAppend"]);
   assertThrows(
     () => keyValueCache(trace, { kvHeads: 4, headSize: 8 }),

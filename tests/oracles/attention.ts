@@ -52,6 +52,17 @@ export function attention(
   return sum === 0 ? output : output.map((value) => value / sum);
 }
 
+/** Natural log of the sum of exp(score) over visible slots; -Infinity where nothing is visible. */
+export function logSumExp(
+  query: Float64Array,
+  position: number,
+  slots: readonly Slot[],
+  scale: number,
+): number {
+  const { maximum, sum } = partialAttention(query, position, slots, scale);
+  return sum === 0 ? -Infinity : maximum + Math.log(sum);
+}
+
 /** Frequencies of a rotary embedding of `size` components. */
 export function rotaryFrequencies(size: number, base = 10000): Float64Array {
   return Float64Array.from({ length: size / 2 }, (_, i) => base ** (-2 * i / size));

@@ -23,6 +23,27 @@ export function linearOracle(
   return out;
 }
 
+/**
+ * As {@linkcode linearOracle}, in parts: [splits, rows, n], of which part i has the numbers of every row from
+ * 16 · floor(i · stretches / splits) on, where k takes so many stretches of 16.
+ */
+export function splitLinearOracle(
+  x: Float64Array,
+  w: Float64Array,
+  shape: { rows: number; k: number; n: number; splits: number; inputStride?: number; firstRow?: number },
+): Float64Array {
+  const { rows, k, n, splits, inputStride = k } = shape;
+  const stretches = Math.ceil(k / 16);
+  const out = new Float64Array(splits * rows * n);
+  for (let split = 0; split < splits; split++) {
+    const first = 16 * Math.floor(split * stretches / splits);
+    const end = 16 * Math.floor((split + 1) * stretches / splits);
+    const part = x.map((value, i) => i % inputStride >= first && i % inputStride < end ? value : 0);
+    out.set(linearOracle(part, w, shape), split * rows * n);
+  }
+  return out;
+}
+
 /** Every row of `x` (of `width`, `stride` apart) over its root mean square, times `weight`. Rows come out dense. */
 export function rmsNormOracle(
   x: Float64Array,
@@ -52,11 +73,16 @@ export function swigluOracle(x: Float64Array, rows: number, width: number): Floa
   return out;
 }
 
-/** Rows of `x` picked by `map`. */
-export function gatherRowsOracle(x: Float64Array, map: ArrayLike<number>, width: number): Float64Array {
+/** Columns from `offset` on of the rows of `x` picked by `map`; all of them unless told otherwise. */
+export function gatherRowsOracle(
+  x: Float64Array,
+  map: ArrayLike<number>,
+  width: number,
+  { stride = width, offset = 0 }: { stride?: number; offset?: number } = {},
+): Float64Array {
   const out = new Float64Array(map.length * width);
   for (let r = 0; r < map.length; r++) {
-    for (let i = 0; i < width; i++) out[r * width + i] = x[map[r] * width + i];
+    for (let i = 0; i < width; i++) out[r * width + i] = x[map[r] * stride + offset + i];
   }
   return out;
 }

@@ -28,8 +28,13 @@ interface Waiting {
 
 const POSITION_POISON = 0xdeadbeef;
 
+/** What has a range of slot positions: a sequence, a layer of it, or every head (but the second, which has the first's). */
+type Positions = "shared" | "layer" | "own";
+
 interface AppendShape {
   readonly kvHeads: number;
+  /** First layer that is moved on. Default: 0. */
+  readonly firstLayer?: number;
   readonly sequences: readonly Waiting[];
 }
 
@@ -45,6 +50,11 @@ const APPENDS: readonly AppendShape[] = [
       rows: 129,
       length: 1,
     }],
+  },
+  {
+    kvHeads: 3,
+    firstLayer: 2,
+    sequences: [{ rows: 2, length: 6 }, { rows: 1, length: 4, done: true }, { rows: 70, length: 1 }],
   },
   // More extents of a sequence, and more rows, than invocations.
   { kvHeads: 23, sequences: [{ rows: 300, length: 2 }, { rows: 3, length: 7, room: 0 }] },
@@ -64,20 +74,24 @@ function waitingRows(sequences: readonly Waiting[]): { rows: Row[]; spans: Uint3
   return { rows, spans };
 }
 
-function appendCase(shape: AppendShape, sharedPositions: boolean, seed: number): KernelCase {
-  const { kvHeads, sequences } = shape;
+function appendCase(shape: AppendShape, share: Positions, seed: number): KernelCase {
+  const { kvHeads, sequences, firstLayer = 0 } = shape;
   const { rows, spans } = waitingRows(sequences);
   const random = integers(seed);
   const before: Extent[] = [];
-  const shared: number[] = [];
   let table = 5;
   for (let layer = 0; layer < LAYERS; layer++) {
     sequences.forEach(({ rows: count, length: most, room = count + 2 }, s) => {
       for (let head = 0; head < kvHeads; head++) {
-        const length = sharedPositions ? most : Math.max(0, most - random(4));
-        const own = !sharedPositions || layer + head === 0;
-        const positions = own ? table : shared[s];
-        if (layer + head === 0) shared[s] = positions;
+        const owner = (firstLayer * sequences.length + s) * kvHeads;
+        const from = share === "shared"
+          ? (before.length > owner && layer >= firstLayer ? before[owner] : undefined)
+          : head === 1 || (head > 0 && share === "layer")
+          ? before[before.length - head]
+          : undefined;
+        const own = from === undefined;
+        const length = from?.length ?? Math.max(0, most - random(4));
+        const positions = from?.positions ?? table;
         before.push({ base: random(1000), capacity: length + room, start: 99, length, positions });
         if (own) table += length + room + random(3);
       }
@@ -85,11 +99,11 @@ function appendCase(shape: AppendShape, sharedPositions: boolean, seed: number):
   }
   return {
     family: "cacheAppend",
-    name: `${sharedPositions ? "shared" : "own"} positions, ${kvHeads} heads, rows ${
+    name: `${share} positions, ${kvHeads} heads, from layer ${firstLayer} on, rows ${
       sequences.map((s) => s.rows)
     }`,
-    kernel: cacheAppend({ sharedPositions }),
-    parameters: { layers: LAYERS, sequences: sequences.length, kvHeads },
+    kernel: cacheAppend({ sharedPositions: share === "shared", reuse: false }),
+    parameters: { layers: LAYERS - firstLayer, sequences: sequences.length, kvHeads, firstLayer, delay: 0 },
     data: () => ({
       extents: encodeExtents(before),
       states: encodeStates(sequences.map(({ done = false }) => done)),
@@ -101,6 +115,7 @@ function appendCase(shape: AppendShape, sharedPositions: boolean, seed: number):
       const slotPositions = new Uint32Array(table).fill(POSITION_POISON);
       const after = before.map((extent, i) => {
         const s = Math.floor(i / kvHeads) % sequences.length;
+        if (i < firstLayer * sequences.length * kvHeads) return extent;
         const { length, capacity, positions } = extent;
         if (sequences[s].done) return { ...extent, start: length };
         const end = Math.min(length + sequences[s].rows, capacity);
@@ -303,7 +318,11 @@ function ropeCases(shape: RopeShape, dtype: "f16" | "f32", seed: number): Kernel
 export function cacheCases({ dtype, subgroups }: Variant): KernelCase[] {
   if (subgroups) return [];
   return [
-    ...APPENDS.flatMap((shape, i) => [appendCase(shape, true, i + 1), appendCase(shape, false, i + 100)]),
+    ...APPENDS.flatMap((shape, i) => [
+      appendCase(shape, "shared", i + 1),
+      appendCase(shape, "layer", i + 50),
+      appendCase(shape, "own", i + 100),
+    ]),
     ...ROPES.flatMap((shape, i) => ropeCases(shape, dtype, i + 200)),
   ];
 }
@@ -314,7 +333,7 @@ export function cacheBench({ dtype }: Variant): KernelCase[] {
   const decode = Array.from({ length: 32 }, () => ({ rows: 1, length: 512 }));
   const prompt = [{ rows: 4096, length: 0 }];
   return [
-    appendCase({ kvHeads: 8, sequences: decode }, true, 1),
+    appendCase({ kvHeads: 8, sequences: decode }, "shared", 1),
     ...[decode, prompt].map((sequences) => ropeCases({ ...model, sequences }, dtype, 2).at(-1)!),
   ];
 }

@@ -112,7 +112,11 @@ for (const sharedPositions of [true, false]) {
           spans,
           rowTable: encodeRows(rows),
         };
-        await run(cacheAppend({ sharedPositions }), { layers, sequences, kvHeads }, data);
+        await run(
+          cacheAppend({ sharedPositions, reuse: false }),
+          { layers, sequences, kvHeads, firstLayer: 0, delay: 0 },
+          data,
+        );
         tables.extents = data.extents;
         tables.slotPositions = data.slotPositions;
 

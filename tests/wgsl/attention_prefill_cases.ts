@@ -18,15 +18,26 @@ import {
   visiblePairs,
 } from "./attention_scene.ts";
 
-/** Call of attentionPrefill over a scene, in tiles of at most `tileRows`. */
-export function prefillCall(scene: Scene, subgroups: boolean, ordered: boolean, tileRows: number) {
+/** Call of attentionPrefill over a scene, in tiles of at most `tileRows`, with or without the sums' logs. */
+export function prefillCall(
+  scene: Scene,
+  subgroups: boolean,
+  ordered: boolean,
+  tileRows: number,
+  logSumExp?: boolean,
+) {
   const { dtype, headSize } = scene.setup;
   const outStride = scene.heads * headSize + 4;
   const tiles = encodeTiles(scene.rows, tileRows);
   return {
-    kernel: attentionPrefill({ dtype, headSize, subgroups, ordered }),
+    kernel: attentionPrefill({ dtype, headSize, subgroups, ordered, logSumExp }),
     parameters: { ...sceneParameters(scene), tiles: tiles.length / TILE_WORDS, outStride },
-    data: () => ({ ...sceneData(scene), tiles, out: poisoned(scene.rows.length * outStride) }),
+    data: () => ({
+      ...sceneData(scene),
+      tiles,
+      out: poisoned(scene.rows.length * outStride),
+      logSumExps: poisoned(scene.rows.length * scene.heads),
+    }),
   };
 }
 
@@ -71,14 +82,14 @@ function prefillCase(
   };
 }
 
-const MIXED = [{ rows: 5, past: 0 }, { rows: 67, past: 9 }, { rows: 3, past: 2, done: true }, {
+export const MIXED = [{ rows: 5, past: 0 }, { rows: 67, past: 9 }, { rows: 3, past: 2, done: true }, {
   rows: 1,
   past: 70,
 }];
 const PROMPT = [{ rows: 37, past: 0 }];
 
 // Rows that see nothing: there is no slot, or all slots have later positions.
-const BLIND = [{ rows: 2, past: 0, done: true }, { rows: 2, past: 21, done: true, position: 0 }, {
+export const BLIND = [{ rows: 2, past: 0, done: true }, { rows: 2, past: 21, done: true, position: 0 }, {
   rows: 2,
   past: 0,
 }];

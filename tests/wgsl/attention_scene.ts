@@ -86,17 +86,18 @@ export function encodeExtents(extents: readonly Extent[]): Uint32Array {
 
 export function encodeStates(done: readonly boolean[]): Uint32Array {
   const table = new Uint32Array(done.length * STATE_WORDS);
-  done.forEach((value, i) => table[i * STATE_WORDS] = value ? 1 : 0);
+  // Many more tokens may follow.
+  done.forEach((value, i) => table.set([value ? 1 : 0, 0, 0, 0, 1000], i * STATE_WORDS));
   return table;
 }
 
-/** Tiles of at most `most` rows over packed rows. */
+/** Tiles of at most `most` rows over packed rows; outputs stand like their rows. */
 export function encodeTiles(rows: readonly Row[], most: number): Uint32Array {
   const tiles: number[][] = [];
   rows.forEach(({ sequence }, i) => {
     const last = tiles.at(-1);
     if (last && last[2] === sequence && last[1] < most) last[1]++;
-    else tiles.push([i, 1, sequence, 0]);
+    else tiles.push([i, 1, sequence, i]);
   });
   const table = new Uint32Array(tiles.length * TILE_WORDS);
   tiles.forEach((tile, i) => table.set(tile, i * TILE_WORDS));

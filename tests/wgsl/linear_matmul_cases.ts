@@ -171,14 +171,18 @@ export function matvecCases(variant: Variant): KernelCase[] {
   });
 }
 
-const MATMULS: readonly Omit<MatmulSpec, "dtype">[] = [
+const MATMULS: readonly (Omit<MatmulSpec, "dtype"> & Pick<LinearOptions, "epilogue">)[] = [
   { vectorized: true, epilogue: "none", tile: "small" },
+  { vectorized: true, epilogue: "none", tile: "lean" },
   { vectorized: true, epilogue: "none", tile: "medium" },
   { vectorized: true, epilogue: "residual", tile: "small" },
+  { vectorized: true, epilogue: "residual", tile: "lean" },
   { vectorized: true, epilogue: "residual", tile: "medium" },
   { vectorized: false, epilogue: "none", tile: "small" },
+  { vectorized: false, epilogue: "none", tile: "lean" },
   { vectorized: false, epilogue: "none", tile: "medium" },
   { vectorized: false, epilogue: "residual", tile: "small" },
+  { vectorized: false, epilogue: "residual", tile: "lean" },
   { vectorized: false, epilogue: "residual", tile: "medium" },
 ];
 
@@ -207,8 +211,8 @@ export function matmulCases(variant: Variant): KernelCase[] {
   });
 }
 
-// Large host arrays repeat a random block whose length divides no row.
-function repeated(length: number, seed: number, dtype: "f16" | "f32"): HostArray {
+/** Large host arrays repeat a random block whose length divides no row. */
+export function repeated(length: number, seed: number, dtype: "f16" | "f32"): HostArray {
   const block = store(randomArray(Math.min(length, 1000003), seed, 0.1), dtype);
   if (block.length === length) return block;
   const out = dtype === "f16" ? new Uint16Array(length) : new Float32Array(length);
@@ -257,7 +261,7 @@ function benchCase(
 }
 
 /** Shapes of real models: what the weight is, its columns and its rows. */
-const MODELS: readonly (readonly [string, number, number, LinearOptions["epilogue"], boolean])[] = [
+export const MODELS: readonly (readonly [string, number, number, LinearOptions["epilogue"], boolean])[] = [
   ["1B qkv", 2048, 3072, "none", true],
   ["1B output", 2048, 2048, "residual", false],
   ["1B gate and up", 2048, 8192, "swiglu", true],

@@ -179,19 +179,28 @@ function addCase(count: number, seed: number): KernelCase {
   };
 }
 
-function gatherRowsCase(rows: number, width: number, from: number, seed: number): KernelCase {
+function gatherRowsCase(
+  rows: number,
+  width: number,
+  from: number,
+  seed: number,
+  { stride = width, offset = 0 }: { stride?: number; offset?: number } = {},
+): KernelCase {
   return {
     family: "gatherRows",
-    name: `rows ${rows} of ${from}, width ${width}`,
+    name: `rows ${rows} of ${from}, columns ${offset} to ${offset + width} of ${stride}`,
     kernel: gatherRows(),
-    parameters: { rows, width },
+    parameters: { rows, width, stride, offset },
     data: () => ({
-      x: randomArray(from * width, seed),
+      x: randomArray(from * stride, seed),
       map: randomIntegers(rows, seed + 1, from),
       out: poisoned(rows * width),
     }),
     expected: (data) => ({
-      out: withPoison(gatherRowsOracle(widen(data.x), data.map, width), data.out.length),
+      out: withPoison(
+        gatherRowsOracle(widen(data.x), data.map, width, { stride, offset }),
+        data.out.length,
+      ),
     }),
     tolerance: 0,
     work: { flops: 0, bytes: 8 * rows * width },
@@ -211,6 +220,8 @@ export function rowCases(variant: Variant): KernelCase[] {
     addCase(2053, 403),
     gatherRowsCase(1, 1, 1, 501),
     gatherRowsCase(37, 29, 11, 503),
+    gatherRowsCase(5, 16, 7, 505, { stride: 61, offset: 13 }),
+    gatherRowsCase(70, 3, 2, 507, { stride: 5, offset: 2 }),
   ];
 }
 

@@ -1,7 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { add } from "../../wgsl/add.ts";
 import type { Grid, Kernel } from "../../wgsl/kernel.ts";
-import { matmul, TILES } from "../../wgsl/matmul.ts";
+import { matmul, splitDecisions, TILES } from "../../wgsl/matmul.ts";
+import { matmulReduce } from "../../wgsl/matmul_reduce.ts";
 import { matvec, matvecDecisions, type MatvecSpec } from "../../wgsl/matvec.ts";
 import { rmsNorm } from "../../wgsl/rms_norm.ts";
 import { workgroupThreads } from "../../wgsl/threads.ts";
@@ -121,6 +122,75 @@ Deno.test({
       }
     }
   },
+});
+
+Deno.test({
+  name: "matmul() split along k gives a row the same sums whatever the tile, rows and its index",
+  ...leaky,
+  fn: async () => {
+    const shape: LinearShape = { rows: 133, k: 116, n: 35 };
+    const { rows, k, n } = shape;
+    const splits = 3;
+    const data = linearData({ dtype: "f32", epilogue: "none" }, shape, 10);
+    const call = (rows: number) => ({ ...linearParameters({ ...shape, rows }), splits });
+    const outOf = (rows: number) => ({ out: new Float32Array(splits * rows * n).fill(NaN) });
+    let reference: Uint32Array | undefined;
+    for (const tile of Object.keys(TILES) as (keyof typeof TILES)[]) {
+      const kernel = matmul({ dtype: "f32", vectorized: true, epilogue: "split", tile });
+      const got = await words(true, kernel, call(rows), { ...data, ...outOf(rows) });
+      reference ??= got;
+      assertEquals(got, reference, `${kernel.name} differs`);
+      for (const row of [6, 132]) {
+        const alone = { ...singleRow(data, row, k, n), ...outOf(1) };
+        const sums = await words(true, kernel, call(1), alone);
+        for (let split = 0; split < splits; split++) {
+          const first = (split * rows + row) * n;
+          assertEquals(
+            sums.slice(split * n, (split + 1) * n),
+            got.slice(first, first + n),
+            `${kernel.name}: split ${split} of row ${row} alone differs`,
+          );
+        }
+      }
+    }
+  },
+});
+
+Deno.test({
+  name: "matmulReduce() adds the splits in order, and the residual to their sum",
+  ...leaky,
+  fn: async () => {
+    // In this order alone the first 1 is lost to 2^24 and the last is not; a residual added first would save the first.
+    const sums = Float32Array.of(1, 2 ** 24, -(2 ** 24), 1);
+    const call = { rows: 1, n: 1, outputStride: 1, outputOffset: 0 };
+    for (const [epilogue, residual, want] of [["none", 0, 1], ["residual", 1, 2]] as const) {
+      const data = { sums, residual: Float32Array.of(residual), out: Float32Array.of(NaN) };
+      const got = await words(true, matmulReduce({ splits: 4, epilogue }), call, data);
+      assertEquals(new Float32Array(got.buffer)[0], want, epilogue);
+    }
+  },
+});
+
+Deno.test("splitDecisions() follows from a row bucket, k and n", () => {
+  const at = (rows: number, k: number, n: number) => splitDecisions({ rows, k, n });
+  // Llama-3-8B: down, attention output, gate and up.
+  assertEquals(at(32, 14336, 4096), { tile: "small", splits: 8 });
+  assertEquals(at(64, 14336, 4096), { tile: "lean", splits: 16 });
+  assertEquals(at(128, 14336, 4096), { tile: "lean", splits: 8 });
+  assertEquals(at(32, 4096, 4096), { tile: "small", splits: 8 });
+  assertEquals(at(128, 4096, 28672), { tile: "lean", splits: 2 });
+  // Enough workgroups without, parts of at least 256, 16 at most.
+  assertEquals(at(32, 2048, 128256).splits, 1);
+  assertEquals([1023, 1024, 1279, 1280, 65536].map((k) => at(32, k, 64).splits), [1, 4, 4, 5, 16]);
+  assertEquals(at(513, 14336, 64), { tile: "medium", splits: 1 });
+  // Many rows whose tiles are enough are not split.
+  assertEquals(at(512, 4096, 28672), { tile: "medium", splits: 1 });
+  for (const [first, last] of [[1, 32], [33, 64], [65, 128], [129, 256], [257, 512]]) {
+    for (const [k, n] of [[2048, 2048], [8192, 2048], [4096, 6144], [1000, 64]]) {
+      const all = Array.from({ length: last - first + 1 }, (_, i) => JSON.stringify(at(first + i, k, n)));
+      assertEquals(new Set(all).size, 1);
+    }
+  }
 });
 
 Deno.test({

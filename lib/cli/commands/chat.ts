@@ -3,7 +3,7 @@
 import type { GenerateOptions, GenerateRecord, Model } from "../../../mod.ts";
 import { type Command, print } from "../command.ts";
 import { type Conversation, conversation } from "../conversation.ts";
-import { EXIT, refused } from "../errors.ts";
+import { EXIT, refused, WrongCall } from "../errors.ts";
 import { modelDirectory } from "../files.ts";
 import type { Values } from "../flags.ts";
 import { interruptible } from "../interrupt.ts";
@@ -13,6 +13,7 @@ import { nearest } from "../nearest.ts";
 import { withModel } from "../open_model.ts";
 import { GENERATE_FLAGS, generateOptions, MODEL_FLAGS } from "../options.ts";
 import { readChatTemplate, requireChatTemplate } from "../prompt.ts";
+import { PRUNE_NOTE } from "../prune_help.ts";
 
 const COMMANDS: Readonly<Record<string, string>> = {
   "/reset": "begin anew",
@@ -27,6 +28,7 @@ export const chat: Command = {
   notes: [
     "A chat needs a chat template: the model's own, or the one in --chat-template FILE.",
     "The lines /reset, /help and /exit are commands. Ctrl-C stops an answer, Ctrl-D ends the chat.",
+    PRUNE_NOTE,
   ],
   examples: [
     ["chat --model DIR", "With a model that has a chat template"],
@@ -37,6 +39,10 @@ export const chat: Command = {
     [
       "chat --model examples/models/novel-llama --chat-template tests/fixtures/chatml.jinja --max-tokens 40",
       "With a template for a model that has none",
+    ],
+    [
+      "chat --model DIR --prune pyramid-infer:keep=0.6",
+      "With a pruned KV cache: each message is pruned by itself, what was read before stays",
     ],
   ],
   flags: [...MODEL_FLAGS, "system", "chat-template", ...GENERATE_FLAGS, "quiet"],
@@ -113,20 +119,24 @@ async function answer(
       await print(io, "\n");
       if (!values.quiet) io.stderr.write(statistics(record, talk, model));
     } catch (error) {
-      // At a terminal one may go on after a message that was too long; a script should not.
-      if (!(error instanceof RangeError) || !io.stdin.isTerminal) throw error;
-      io.stderr.write(`cairn: ${error.message}; /reset begins anew\n`);
+      // At a terminal one may go on after a message that was too long, or too short for its budget; a script should not.
+      const tooLong = error instanceof RangeError;
+      if (!(tooLong || error instanceof WrongCall) || !io.stdin.isTerminal) throw error;
+      io.stderr.write(`cairn: ${error.message}${tooLong ? "; /reset begins anew" : ""}\n`);
     }
   });
 }
 
 function statistics(
-  { usage, timing, finishReason }: GenerateRecord,
+  { usage, timing, finishReason, pruning, cacheTokens }: GenerateRecord,
   talk: Conversation,
   model: Model,
 ): string {
+  const kept = cacheTokens.reduce((sum, tokens) => sum + tokens, 0) / cacheTokens.length;
   return `[${usage.promptTokens} tokens read, ${usage.completionTokens} written, ended by ${finishReason}, ` +
     `${
       timing.decodeTokensPerSecond.toFixed(0)
-    } tokens/s; ${talk.tokens} of ${model.config.contextLength} in use]\n`;
+    } tokens/s; ${talk.tokens} of ${model.config.contextLength} in use${
+      pruning ? `, ${kept.toFixed(0)} of them in a layer's cache` : ""
+    }]\n`;
 }

@@ -6,16 +6,20 @@ import {
   type GenerateRecord,
   type GenerateRun,
   type Model,
+  planRun,
 } from "../../../mod.ts";
 import { columns } from "../columns.ts";
 import { type Command, print } from "../command.ts";
-import { EXIT, refused } from "../errors.ts";
+import { EXIT, refused, WrongCall } from "../errors.ts";
 import { modelDirectory } from "../files.ts";
+import type { Values } from "../flags.ts";
 import { interruptible } from "../interrupt.ts";
 import type { Io } from "../io.ts";
 import { withModel } from "../open_model.ts";
 import { GENERATE_FLAGS, generateOptions, MODEL_FLAGS, PROMPT_FLAGS } from "../options.ts";
 import { readPrompt, requireChatTemplate } from "../prompt.ts";
+import { keptByLayer, ofFull, settings } from "../prune.ts";
+import { PRUNE_NOTE } from "../prune_help.ts";
 import { statusLine } from "../status_line.ts";
 
 /** Continues a prompt: the text as it comes, or one JSON object at the end. */
@@ -25,6 +29,7 @@ export const generate: Command = {
   notes: [
     "Without a prompt flag the text is read from stdin, as it is: a newline at its end counts too.",
     "With --system or --chat-template the prompt is the user's message of a chat.",
+    PRUNE_NOTE,
   ],
   examples: [
     [
@@ -35,6 +40,15 @@ export const generate: Command = {
       'generate --model examples/models/novel-llama --prompt "It was" --max-tokens 20 --seed 7 --json',
       "Text, ids, times and bytes as JSON",
     ],
+    [
+      "generate --model examples/models/novel-llama --prompt-file LICENSE --prune pyramid-infer:keep=0.45",
+      "With less than half of the KV cache",
+    ],
+    [
+      "generate --model examples/models/novel-llama --prompt-file LICENSE --max-tokens 20 --json " +
+      "--prune pyramid-infer:cache-tokens=400,same-layer --trace-kept",
+      "With 400 tokens a layer on average, and which ones they were after the prompt",
+    ],
   ],
   flags: [
     ...MODEL_FLAGS,
@@ -43,27 +57,33 @@ export const generate: Command = {
     "chat-template",
     ...GENERATE_FLAGS,
     "logprobs",
+    "trace-kept",
     "json",
     "quiet",
   ],
   run(io, values) {
     return interruptible(io, async (signal) => {
+      if (values["trace-kept"] && !values.json) {
+        throw new WrongCall("--trace-kept is told in JSON alone: add --json, or leave it out");
+      }
       const directory = await modelDirectory(io, values);
       const { prompt, chatTemplate } = await readPrompt(io, values, signal);
       if (values.system !== undefined) {
         await requireChatTemplate(directory, chatTemplate, "leave --system out to continue plain text");
       }
       await withModel(io, values, signal, async (model) => {
-        const options = { ...generateOptions(values, model), chatTemplate, signal };
+        const traceKept = values["trace-kept"];
+        const options = { ...generateOptions(values, model), chatTemplate, signal, traceKept };
         const run = begin(() => generateText(model, prompt, options));
         if (values.json) {
           // Nobody watches, so that submits are long.
-          await print(io, await run.record);
+          const { kept, ...record } = await run.record;
+          await print(io, kept ? { ...record, kept: keptByLayer(kept) } : record);
           return;
         }
         const record = await stream(io, model, run, values.quiet ?? false);
         if (values.logprobs !== undefined) io.stderr.write(logprobTable(model, record));
-        if (!values.quiet) io.stderr.write(statistics(record));
+        if (!values.quiet) io.stderr.write(statistics(record, model, values));
       });
       return signal.aborted ? EXIT.interrupted : EXIT.ok;
     });
@@ -104,7 +124,8 @@ async function stream(
   return await run.record;
 }
 
-function statistics({ usage, finishReason, seed, timing, bytes, readbacks }: GenerateRecord): string {
+function statistics(record: GenerateRecord, model: Model, values: Values): string {
+  const { usage, finishReason, seed, timing, bytes, readbacks } = record;
   const ms = (value: number) => `${value.toFixed(0)} ms`;
   const rate = (value: number) => `${value.toFixed(0)} tokens/s`;
   return columns([
@@ -124,7 +145,20 @@ function statistics({ usage, finishReason, seed, timing, bytes, readbacks }: Gen
         formatBytes(bytes.peak)
       }; ${readbacks} read-backs`,
     ],
+    ...pruningRows(record, model, values),
   ]);
+}
+
+/** What is left of the cache, and what was settled for the budget. */
+function pruningRows({ usage, bytes, pruning }: GenerateRecord, model: Model, values: Values): string[][] {
+  if (!pruning) return [];
+  const lengths = { promptTokens: usage.promptTokens, maxTokens: values["max-tokens"] };
+  const { fullCache = bytes.cache } = planRun(model, lengths).bytes;
+  const settled = settings(pruning.settled);
+  return [
+    ["pruning", `${pruning.policy}: cache ${ofFull(bytes.cache, fullCache)}`],
+    ...settled ? [["settled", settled]] : [],
+  ];
 }
 
 /** A line a token: its log-probability, and the likeliest ones with theirs. */

@@ -19,12 +19,17 @@ import { interruptible } from "../interrupt.ts";
 import type { Io } from "../io.ts";
 import { PROMPT_FLAGS } from "../options.ts";
 import { hasPrompt, readPrompt } from "../prompt.ts";
+import { ofFull, pruned, settings } from "../prune.ts";
+import { PRUNE_NOTE } from "../prune_help.ts";
 
 /** Tells bytes and kernels of a run. */
 export const plan: Command = {
   name: "plan",
   summary: "Tell what a run would take: bytes by layer, and kernels; needs no GPU",
-  notes: ["It reads config.json and, if they are there, the tokenizer and the header of the weights."],
+  notes: [
+    "It reads config.json and, if they are there, the tokenizer and the header of the weights.",
+    PRUNE_NOTE,
+  ],
   examples: [
     [
       "plan --model examples/models/novel-llama --prompt-tokens 1024 --max-tokens 200",
@@ -34,10 +39,15 @@ export const plan: Command = {
       "plan --model examples/models/novel-llama --prompt-tokens 100 --sequences 16 --json",
       "Sixteen prompts at once, as JSON",
     ],
+    [
+      "plan --model examples/models/novel-llama --prompt-tokens 1024 --prune pyramid-infer:keep=0.45",
+      "What pruning leaves of the cache, layer by layer",
+    ],
   ],
   flags: [
     "model",
     "dtype",
+    "prune",
     "batch-invariant",
     ...PROMPT_FLAGS,
     "system",
@@ -50,8 +60,11 @@ export const plan: Command = {
   ],
   run(io, values) {
     return interruptible(io, async (signal) => {
-      using model = await describeModel(await modelDirectory(io, values), { dtype: values.dtype });
-      if (!values.quiet) { for (const warning of model.warnings) io.stderr.write(`warning: ${warning}\n`); }
+      using described = await describeModel(await modelDirectory(io, values), { dtype: values.dtype });
+      if (!values.quiet) {
+        for (const warning of described.warnings) io.stderr.write(`warning: ${warning}\n`);
+      }
+      const model = pruned(described, values.prune);
       const promptTokens = await promptLength(io, values, model, signal);
       const report = planOrRefuse(model, values, promptTokens);
       const { layers, bytes, kernels } = report;
@@ -113,31 +126,44 @@ function tokenCount(model: Model, prompt: Prompt, template: string | undefined):
 
 function readable(model: Model, report: PlanReport, sequences: number): string {
   const { promptTokens, maxTokens, layers, bytes, kernels } = report;
-  const sum = bytes.weights + bytes.cache + bytes.activations;
+  const { fullCache: _, ...taken } = bytes;
   const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
   return `${model.config.modelType}, ${model.dtype}: ${count(sequences, "sequence")} of ` +
     `${count(promptTokens, "prompt token")} + ${count(maxTokens, "new token")}
-
+${pruningLines(model, report)}
 Layers
-${
-      columns([
-        ["layer", "kind", "tokens", "cache", "state"],
-        ...layers.map(({ index, kind, cacheTokens, cacheBytes, stateBytes }) => [
-          `${index}`,
-          kind,
-          `${cacheTokens}`,
-          formatBytes(cacheBytes),
-          formatBytes(stateBytes),
-        ]),
-      ], { indent: "  ", right: [0, 2, 3, 4] })
-    }
+${layerTable(layers)}
 Bytes
 ${
       columns([
-        ...Object.entries(bytes).map(([name, value]) => [name, formatBytes(value)]),
-        ["sum", formatBytes(sum)],
+        ...Object.entries(taken).map(([name, value]) => [name, formatBytes(value)]),
+        ["sum", formatBytes(taken.weights + taken.cache + taken.activations)],
       ], { indent: "  ", right: [1] })
     }
 Kernel calls of a prefill step and a decode step
 ${columns(kernels.map(({ name, count }) => [`${count}`, name]), { indent: "  ", right: [0] })}`;
+}
+
+/** What is left of the cache, and what was settled for the budget. */
+function pruningLines({ pruning }: Model, { promptTokens, maxTokens, bytes }: PlanReport): string {
+  if (!pruning || bytes.fullCache === undefined) return "";
+  const settled = settings(pruning.settle({ tokens: promptTokens, maxTokens, position: 0 }));
+  return `Pruned by ${pruning.policy}: cache ${ofFull(bytes.cache, bytes.fullCache)}\n` +
+    (settled && `Settled: ${settled}\n`);
+}
+
+/** A line a layer; of a model that prunes with the bytes of a cache that keeps everything. */
+function layerTable(layers: PlanReport["layers"]): string {
+  const prunes = layers.some(({ fullBytes }) => fullBytes !== undefined);
+  return columns([
+    ["layer", "kind", "tokens", "cache", ...prunes ? ["in full"] : [], "state"],
+    ...layers.map(({ index, kind, cacheTokens, cacheBytes, stateBytes, fullBytes = cacheBytes }) => [
+      `${index}`,
+      kind,
+      `${cacheTokens}`,
+      formatBytes(cacheBytes),
+      ...prunes ? [formatBytes(fullBytes)] : [],
+      formatBytes(stateBytes),
+    ]),
+  ], { indent: "  ", right: [0, 2, 3, 4, 5] });
 }

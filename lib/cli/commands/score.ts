@@ -9,13 +9,18 @@ import { interruptible } from "../interrupt.ts";
 import { withModel } from "../open_model.ts";
 import { MODEL_FLAGS, PROMPT_FLAGS } from "../options.ts";
 import { readPrompt } from "../prompt.ts";
+import { PRUNE_NOTE } from "../prune_help.ts";
 import { statusLine } from "../status_line.ts";
 
 /** Scores a text with sliding windows. */
 export const score: Command = {
   name: "score",
   summary: "Tell how likely a text is to a model: loss, perplexity, bits per byte",
-  notes: ["Without a prompt flag the text is read from stdin, as it is."],
+  notes: [
+    "Without a prompt flag the text is read from stdin, as it is.",
+    PRUNE_NOTE,
+    "With --prune what a window has before its scored part is the prompt, and that part is decoded.",
+  ],
   examples: [
     [
       "score --model examples/models/novel-llama --prompt-file LICENSE",
@@ -24,6 +29,10 @@ export const score: Command = {
     [
       "score --model examples/models/novel-llama --prompt-file LICENSE --window 256 --stride 64 --json",
       "Short windows that overlap by three quarters, as JSON",
+    ],
+    [
+      "score --model examples/models/novel-llama --prompt-file LICENSE --prune pyramid-infer:keep=0.45",
+      "With less than half of the KV cache",
     ],
   ],
   flags: [...MODEL_FLAGS, ...PROMPT_FLAGS, "window", "stride", "json", "quiet"],

@@ -1,0 +1,277 @@
+// The examples about KV pruning run to their end with tiny sizes and write what they say they write.
+
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { promptsWithNotes } from "../examples/notes_text.ts";
+import { csv, escapeXml, lineChart } from "../examples/svg.ts";
+import { NOVEL_LLAMA } from "./harness/models.ts";
+import { describeModel, KV_POLICIES } from "../mod.ts";
+
+const ROOT = fromFileUrl(new URL("../", import.meta.url));
+
+/** Runs an example as a user does. */
+async function run(name: string, ...args: string[]) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", `examples/${name}`, ...args],
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+/** Runs an example and gives the files that it wrote. */
+async function runFor(name: string, ...args: string[]) {
+  const out = await Deno.makeTempDir();
+  try {
+    const { code, stdout, stderr } = await run(name, ...args, "--out", out);
+    assertEquals(code, 0, stderr);
+    const files = new Map<string, string>();
+    for (const { name } of Deno.readDirSync(out)) files.set(name, Deno.readTextFileSync(join(out, name)));
+    return { stdout, files };
+  } finally {
+    await Deno.remove(out, { recursive: true });
+  }
+}
+
+/** Asserts that a text is XML whose elements are nested, with an svg around all. */
+function assertSvg(text: string | undefined): void {
+  assert(text);
+  const open: string[] = [];
+  let roots = 0;
+  let rest = text.trimEnd();
+  while (rest !== "") {
+    const tag = /^<(\/?)([a-z]+)((?: [a-z-]+(?::[a-z]+)?="[^"<>&]*(?:&[a-z]+;[^"<>&]*)*")*)(\/?)>/i.exec(
+      rest,
+    );
+    if (tag) {
+      if (tag[1]) assertEquals(open.pop(), tag[2]);
+      else {
+        if (open.length === 0) assertEquals([tag[2], roots++], ["svg", 0]);
+        if (!tag[4]) open.push(tag[2]);
+      }
+      rest = rest.slice(tag[0].length);
+    } else {
+      const between = /^[^<>&]+|^&(?:amp|lt|gt|quot);/.exec(rest);
+      assert(between && open.length > 0, `No XML: ${rest.slice(0, 80)}`);
+      rest = rest.slice(between[0].length);
+    }
+  }
+  assertEquals(open, []);
+  assert(!/NaN|undefined|Infinity/.test(text), "A shape has no place");
+}
+
+/** Rows of a CSV file, all as long as the first. */
+function csvRows(text: string | undefined): string[][] {
+  assert(text);
+  const rows: string[][] = [[]];
+  for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\n]*))(,|\n)/g)) {
+    rows.at(-1)!.push(quoted?.replaceAll('""', '"') ?? plain);
+    if (end === "\n") rows.push([]);
+  }
+  assertEquals(rows.pop(), []);
+  for (const row of rows) assertEquals(row.length, rows[0].length, row.join());
+  return rows;
+}
+
+Deno.test("csv() quotes what needs it, and leaves out what is missing", () => {
+  const text = csv([["a", "b", "c"], ['say "no", twice', undefined, 1.5]]);
+  assertEquals(text, 'a,b,c\n"say ""no"", twice",,1.5\n');
+  assertEquals(csvRows(text)[1], ['say "no", twice', "", "1.5"]);
+});
+
+Deno.test("lineChart() is valid SVG whatever the names, with gaps and with one point", () => {
+  const axes = { title: "a < b & c", xTitle: "x", yTitle: '"y"', xText: String, yText: String };
+  assertSvg(lineChart({ ...axes, xTicks: [1, 2] }, [{ name: "<&>", points: [[1, 3], [2, undefined]] }]));
+  assertSvg(lineChart({ ...axes, xTicks: [1] }, [{ name: "none", points: [[1, undefined]], faint: true }]));
+  assertEquals(escapeXml("a\u0000<b\n"), "a\ufffd&lt;b\n");
+});
+
+Deno.test("promptsWithNotes() makes prompts of their length, whose answers stand in one note", async () => {
+  using model = await describeModel(NOVEL_LLAMA);
+  const countTokens = (text: string) => model.tokenizer!.encode(text).length;
+  for (const tokens of [256, 1900]) {
+    const prompts = promptsWithNotes({ count: 5, tokens, seed: 3, countTokens });
+    assertEquals(prompts, promptsWithNotes({ count: 5, tokens, seed: 3, countTokens }));
+    assertEquals(prompts.map(({ depth }) => depth), [0, 0.25, 0.5, 0.75, 1]);
+    for (const { prompt, answer } of prompts) {
+      const length = countTokens(prompt);
+      assert(Math.abs(length - tokens) <= 8, `${length} tokens for ${tokens}`);
+      const asked = prompt.slice(prompt.lastIndexOf("Answer: here is ") + "Answer: here is ".length);
+      const notes = prompt.split("\n\n").filter((line) => line.startsWith(`Note: here is ${asked}`));
+      assertEquals(notes, [`Note: here is ${asked}${answer}.`]);
+      assertEquals(countTokens(answer), 2);
+    }
+    const position = ({ prompt, answer }: typeof prompts[number]) =>
+      prompt.split("\n\n").filter((line) => line.startsWith("Note:")).findIndex((line) =>
+        line.includes(answer)
+      );
+    const notes = prompts[0].prompt.split("\n\nNote:").length - 1;
+    assertEquals(
+      prompts.map(position),
+      [0, 0.25, 0.5, 0.75, 1].map((depth) => Math.round(depth * (notes - 1))),
+    );
+  }
+});
+
+Deno.test("kv_quality.ts prints tables and writes them with pictures", async () => {
+  const sizes = ["--limit", "1", "--tokens", "128", "--prompt-tokens", "64", "--scored", "40"];
+  const { stdout, files } = await runFor(
+    "kv_quality.ts",
+    ...["--policies", "snap-kv,streaming-llm", "--keeps", "1,0.3", "--ablations", "none", ...sizes],
+  );
+  assertEquals([...files.keys()].sort(), [
+    "ablations.csv",
+    "answers.csv",
+    "loss.svg",
+    "notes.svg",
+    "quality.csv",
+  ]);
+  assertSvg(files.get("notes.svg"));
+  assertSvg(files.get("loss.svg"));
+  const [heads, full, ...rows] = csvRows(files.get("quality.csv"));
+  assertEquals(heads.slice(0, 7), ["policy", "keep", "prompts", "right", "share", "scored_tokens", "loss"]);
+  assertEquals(rows.map(([policy, keep]) => `${policy} ${keep}`), [
+    "snap-kv 1",
+    "snap-kv 0.3",
+    "streaming-llm 1",
+    "streaming-llm 0.3",
+  ]);
+  const loss = heads.indexOf("loss");
+  for (const row of [rows[0], rows[2]]) assertEquals(row.slice(2), full.slice(2), "keep 1 changes nothing");
+  // SnapKV cannot: 39 new tokens and its window are more than 0.3 of 104.
+  assertEquals(rows[1][loss], "");
+  assertMatch(rows[1][heads.indexOf("loss_refused")], /^keep must be from /);
+  assertMatch(stdout, /^snap-kv +\d+\.\d{3} +–$/m);
+  assertMatch(stdout, /^– snap-kv, keep 0\.3, loss: keep must be from /m);
+  assert(Number(rows[3][loss]) > 0);
+  assertEquals(csvRows(files.get("answers.csv")).length, 1 + 5);
+});
+
+Deno.test("kv_quality.ts compares settings at one budget and says which were put in their place", async () => {
+  const sizes = ["--limit", "1", "--tokens", "64", "--prompt-tokens", "256", "--scored", "2"];
+  const { stdout, files } = await runFor(
+    "kv_quality.ts",
+    ...["--policies", "random", "--keeps", "0.45", "--ablations", "0.6", ...sizes],
+  );
+  const [heads, ...rows] = csvRows(files.get("ablations.csv"));
+  assertEquals(heads.slice(0, 5), ["comparison", "setting", "keep", "held", "in_effect"]);
+  assertEquals(rows.filter(([name]) => name === "where to shrink").length, 3);
+  assertEquals(rows.filter(([name]) => name === "recent ratio").length, 6);
+  // Six layers cannot keep 0.6 of the cache by the cosine.
+  const cosine = rows.find(([, setting]) => setting === "less in shallow layers")!;
+  assertEquals(cosine[3], "false");
+  assertMatch(cosine[4], /geometric/);
+  assertMatch(stdout, /^\* The budget cannot be met/m);
+});
+
+Deno.test("kv_quality.ts takes prompts of a file", async () => {
+  const file = await Deno.makeTempFile();
+  try {
+    const line = {
+      prompt: "\n\nNote: here is Jane Castle's silver key.\n\nAnswer: here is Jane Castle's",
+      tokens: 24,
+    };
+    await Deno.writeTextFile(file, `${JSON.stringify({ ...line, answer: " silver key", depth: 0 })}\n`);
+    const sizes = ["--prompt-tokens", "16", "--scored", "2", "--policies", "random", "--keeps", "1"];
+    const args = ["--needles", file, "--ablations", "none", ...sizes];
+    const { files } = await runFor("kv_quality.ts", ...args);
+    assertEquals(csvRows(files.get("answers.csv"))[1].slice(2), [
+      "24",
+      "0",
+      " silver key",
+      " silver key",
+      "1",
+    ]);
+    const missing = await run("kv_quality.ts", ...args, "--tokens", "512");
+    assertEquals([missing.code, missing.stdout], [1, ""]);
+    assertMatch(missing.stderr, /has prompts of 24 tokens, and none of 512\n$/);
+    await Deno.writeTextFile(file, "{}\n");
+    assertMatch(
+      (await run("kv_quality.ts", ...args)).stderr,
+      /line 1 must be JSON with prompt, answer and tokens/,
+    );
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
+Deno.test("pyramid.ts draws every token of the prompt in every layer", async () => {
+  const prompt = 'The captain looked at his watch, and then at the sea, and <nobody> said "no" & went.';
+  const { stdout, files } = await runFor(
+    "pyramid.ts",
+    "--prompt",
+    prompt,
+    "--prune",
+    "streaming-llm:keep=0.5,sinks=2",
+  );
+  const paragraphs = stdout.split("\n\n").slice(1, -1);
+  assertEquals(paragraphs.length, 6);
+  const kept = /^layer 5, (\d+) of (\d+) tokens\n/.exec(paragraphs[0])!;
+  assert(Number(kept[1]) < Number(kept[2]));
+  for (const paragraph of paragraphs) {
+    const text = paragraph.slice(paragraph.indexOf("\n") + 1);
+    // Of what was dropped there are dots in place of the letters.
+    assertEquals(text.replace(/[^\s]/g, "·"), prompt.replace(/[^\s]/g, "·"));
+    assert(text.startsWith("The captain ·····") && text.endsWith(" & went."), text);
+  }
+  assertEquals([...files.keys()], ["pyramid.svg"]);
+  const picture = files.get("pyramid.svg");
+  assertSvg(picture);
+  assertMatch(picture!, /captain/);
+  assertMatch(picture!, new RegExp(`>${kept[1]} of ${kept[2]}<`));
+});
+
+Deno.test("attention_consistency.ts prints three tables and writes them with pictures", async () => {
+  const { stdout, files } = await runFor(
+    "attention_consistency.ts",
+    ...["--prompt-tokens", "64", "--scored", "2", "--shares", "1,0.25"],
+  );
+  assertEquals([...files.keys()].sort(), [
+    "agreement.csv",
+    "agreement.svg",
+    "keys.csv",
+    "keys.svg",
+    "one_layer.csv",
+    "one_layer.svg",
+  ]);
+  for (const name of ["agreement.svg", "keys.svg", "one_layer.svg"]) assertSvg(files.get(name));
+  const [heads, ...oneLayer] = csvRows(files.get("one_layer.csv"));
+  assertEquals(heads, ["layer", "keep", "loss_more"]);
+  assertEquals(oneLayer.length, 12);
+  for (const [, keep, more] of oneLayer) if (keep === "1") assertEquals(Number(more), 0);
+  assert(oneLayer.some(([, , more]) => Number(more) !== 0));
+  const keys = csvRows(files.get("keys.csv")).slice(1);
+  assertEquals(keys.length, 6);
+  for (const [, count, share] of keys) assert(Number(count) >= 1 && Number(share) > 0 && Number(share) <= 1);
+  const agreements = csvRows(files.get("agreement.csv")).slice(1);
+  assertEquals(agreements.length, 18);
+  for (const row of agreements) {
+    for (const value of row.slice(2)) assert(Number(value) >= 0 && Number(value) <= 1 + 1e-6, row.join());
+  }
+  assertMatch(stdout, /^layer 5 +[+−]0\.0000 +[+−]\d\.\d{4}$/m);
+});
+
+Deno.test("the examples tell what they take, and what is wrong with what they are given", async () => {
+  for (const name of ["kv_quality.ts", "pyramid.ts", "attention_consistency.ts"]) {
+    const help = await run(name, "--help");
+    assertEquals([help.code, help.stderr], [0, ""]);
+    assertMatch(help.stdout, new RegExp(`^deno run -A examples/${name.replace(".", "\\.")} \\[options\\]\n`));
+    const wrong = await run(name, "--nothing", "1");
+    assertEquals([wrong.code, wrong.stdout], [1, ""]);
+    assertMatch(wrong.stderr, /^There is no option --nothing: the options are --model, .*\n$/);
+  }
+  const policy = await run("kv_quality.ts", "--policies", "snapkv");
+  assertEquals(
+    policy.stderr,
+    `There is no policy "snapkv": the policies are ${Object.keys(KV_POLICIES).join(", ")}\n`,
+  );
+  assertEquals(
+    (await run("kv_quality.ts", "--keeps", "2")).stderr,
+    '--keeps takes numbers from 0.01 to 1: received "2"\n',
+  );
+  assertMatch(
+    (await run("pyramid.ts", "--prune", "nothing")).stderr,
+    /^--prune nothing: There is no policy "nothing"/,
+  );
+});
