@@ -3,9 +3,8 @@
 //
 //   deno run -A examples/attention_consistency.ts --help
 
-import { forward, loadModel, type Model, openGpu, perLayer, snapKv, withKvPruning } from "../mod.ts";
+import { forward, loadModel, type Model, openGpu, perLayer, score, snapKv, withKvPruning } from "../mod.ts";
 // `score` starts at the second token; here only what follows a prompt of full length is wanted.
-import { createDecodingScorer } from "../lib/generate/score_by_decoding.ts";
 import { hostLlama } from "./host_llama.ts";
 import { plainText } from "./notes_text.ts";
 import { fail, numbers, readOptions, readText, whole, writeText } from "./options.ts";
@@ -78,17 +77,9 @@ const windows = Array.from({ length: windowCount }, (_, i) => {
 
 /** The loss a token of what follows the prompts, decoded. */
 async function lossOf(pruned: Model): Promise<number> {
-  const scorer = createDecodingScorer(pruned);
-  try {
-    let sum = 0;
-    for (const ids of windows) {
-      const losses = await scorer.score(ids.slice(0, promptTokens), ids.slice(promptTokens));
-      sum += losses.reduce((a, b) => a + b, 0);
-    }
-    return sum / (windows.length * scoredTokens);
-  } finally {
-    scorer.release();
-  }
+  let sum = 0;
+  for (const ids of windows) sum += (await score(pruned, ids, { context: promptTokens })).meanNll;
+  return sum / windows.length;
 }
 
 const fullLoss = await lossOf(model);

@@ -9,11 +9,11 @@ import {
   loadModel,
   type Model,
   openGpu,
+  score,
   type Turn,
   withKvPruning,
 } from "../mod.ts";
 // `score` starts at the second token; here only what follows a prompt of full length is wanted.
-import { createDecodingScorer } from "../lib/generate/score_by_decoding.ts";
 import { type NotePrompt, plainText, promptsWithNotes } from "./notes_text.ts";
 import { evenly, fail, numbers, readOptions, readText, whole, writeText } from "./options.ts";
 import { csv, lineChart, textTable } from "./svg.ts";
@@ -173,17 +173,9 @@ async function measure(one: Model): Promise<Quality> {
       return { right };
     }),
     loss: await unlessRefused(async () => {
-      const scorer = createDecodingScorer(one);
-      try {
-        const means: number[] = [];
-        for (const ids of windows) {
-          const losses = await scorer.score(ids.slice(0, promptTokens), ids.slice(promptTokens));
-          means.push(mean(losses));
-        }
-        return { windows: means };
-      } finally {
-        scorer.release();
-      }
+      const means: number[] = [];
+      for (const ids of windows) means.push((await score(one, ids, { context: promptTokens })).meanNll);
+      return { windows: means };
     }),
   };
 }

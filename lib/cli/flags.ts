@@ -70,6 +70,8 @@ export const FLAGS = {
   "window": valued(SCORING, "N", whole, "Tokens of a window; default the model's context"),
   "stride": valued(SCORING, "N", whole, "Tokens from one window to the next; default half a window"),
 
+  "context": valued(SCORING, "N", whole, "Tokens at the beginning that are not scored; default 1"),
+
   "logprobs": valued(
     OUTPUT,
     "N",

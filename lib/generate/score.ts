@@ -15,6 +15,11 @@ export interface ScoreOptions {
   readonly window?: number;
   /** Tokens from one window to the next; every token is scored once, with as much context as its window has. Default: half the window. */
   readonly stride?: number;
+  /**
+   * Tokens at the beginning that are context alone and are not scored. Default: 1. Of a pruned model they are the prompt
+   * of the first window; one that evicts nothing in decode needs some.
+   */
+  readonly context?: number;
   /** Whether BOS is set before a text. Default: as the tokenizer says. */
   readonly bos?: boolean;
   /** Ends scoring with an error. */
@@ -25,7 +30,7 @@ export interface ScoreOptions {
 
 /** What {@linkcode score} gives. Field names are those of `cairn score --json`. */
 export interface Score {
-  /** Scored tokens: all but the first. */
+  /** Scored tokens: all but those that are context alone, usually the first. */
   readonly tokens: number;
   /** Mean negative log-likelihood a token, natural log. */
   readonly meanNll: number;
@@ -45,7 +50,7 @@ export interface Score {
  * Scores a text or token ids with sliding windows. Of a model that drops rows of a prompt, what stands before the scored
  * part of a window is the prompt, and the scored part is decoded as it would be generated.
  *
- * @throws {RangeError} when there are fewer than two tokens, or window and stride do not fit.
+ * @throws {RangeError} when there are fewer than two tokens, or window, stride and context do not fit.
  */
 export async function score(model: Model, prompt: Prompt, options: ScoreOptions = {}): Promise<Score> {
   const ids = encodePrompt(model, prompt, options.bos === undefined ? {} : { bos: options.bos });
@@ -63,12 +68,20 @@ export async function score(model: Model, prompt: Prompt, options: ScoreOptions 
       `stride must be from 1 to ${window - 1}, less than the window: current value is ${stride}`,
     );
   }
-  const nll = new Float32Array(ids.length - 1);
-  if (prefillsWhole(model)) await scoreWindowsByDecoding(model, ids, { window, stride, nll }, options);
-  else await scoreWindows(model, ids, { window, stride, nll }, options);
+  const { context = 1 } = options;
+  const most = Math.min(window, ids.length) - 1;
+  if (!Number.isInteger(context) || context < 1 || context > most) {
+    throw new RangeError(
+      `context must be from 1 to ${most}, less than the window and the text: current value is ${context}`,
+    );
+  }
+  const nll = new Float32Array(ids.length - context);
+  const windows = { window, stride, context, nll };
+  if (prefillsWhole(model)) await scoreWindowsByDecoding(model, ids, windows, options);
+  else await scoreWindows(model, ids, windows, options);
   const sum = nll.reduce((a, b) => a + b, 0);
   const meanNll = sum / nll.length;
-  const bytes = typeof prompt === "string" ? scoredBytes(model, prompt, ids[0]) : 0;
+  const bytes = typeof prompt === "string" ? scoredBytes(model, prompt, ids.slice(0, context)) : 0;
   return {
     tokens: nll.length,
     meanNll,
@@ -84,6 +97,7 @@ export async function score(model: Model, prompt: Prompt, options: ScoreOptions 
 interface Windows {
   readonly window: number;
   readonly stride: number;
+  readonly context: number;
   readonly nll: Float32Array<ArrayBuffer>;
 }
 
@@ -91,16 +105,16 @@ interface Windows {
 async function scoreWindowsByDecoding(
   model: Model,
   ids: readonly number[],
-  { window, stride, nll }: Windows,
+  { window, stride, context, nll }: Windows,
   options: ScoreOptions,
 ): Promise<void> {
   const scorer = createDecodingScorer(model);
   try {
-    let scored = 1;
+    let scored = context;
     for (let start = 0; scored < ids.length; start += stride) {
       options.signal?.throwIfAborted();
       const end = Math.min(ids.length, start + window);
-      nll.set(await scorer.score(ids.slice(start, scored), ids.slice(scored, end)), scored - 1);
+      nll.set(await scorer.score(ids.slice(start, scored), ids.slice(scored, end)), scored - context);
       scored = end;
       options.onProgress?.(scored, ids.length);
     }
@@ -112,7 +126,7 @@ async function scoreWindowsByDecoding(
 async function scoreWindows(
   model: Model,
   ids: readonly number[],
-  { window, stride, nll }: Windows,
+  { window, stride, context, nll }: Windows,
   options: ScoreOptions,
 ): Promise<void> {
   const gpu = gpuOf(model);
@@ -120,7 +134,7 @@ async function scoreWindows(
   try {
     const { prefillRows, logitRows } = engine.spec.sizes;
     const empty = new Uint32Array(8);
-    let scored = 1;
+    let scored = context;
     for (let start = 0; scored < ids.length; start += stride) {
       options.signal?.throwIfAborted();
       const part = ids.slice(start, start + window);
@@ -137,7 +151,7 @@ async function scoreWindows(
           engine.write("targets", new Uint32Array(ids.slice(first + 1, first + 1 + group.length)));
           engine.head(group, ["head", "score"]);
           const data = await readBuffer(gpu, engine.table("nll"), 0, group.length * 4);
-          nll.set(new Float32Array(data), first);
+          nll.set(new Float32Array(data), first + 1 - context);
         }
       }
       scored = Math.min(ids.length, start + part.length);
@@ -148,7 +162,8 @@ async function scoreWindows(
   }
 }
 
-/** Bytes of a text without those of its first token, which is not scored. */
-function scoredBytes(model: Model, text: string, first: number): number {
-  return new TextEncoder().encode(text).length - (model.tokenizer?.bytesOf(first).length ?? 0);
+/** Bytes of a text without those of its first tokens, which are not scored. */
+function scoredBytes(model: Model, text: string, context: readonly number[]): number {
+  const bytes = context.reduce((sum, id) => sum + (model.tokenizer?.bytesOf(id).length ?? 0), 0);
+  return new TextEncoder().encode(text).length - bytes;
 }

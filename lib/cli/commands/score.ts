@@ -19,7 +19,8 @@ export const score: Command = {
   notes: [
     "Without a prompt flag the text is read from stdin, as it is.",
     PRUNE_NOTE,
-    "With --prune what a window has before its scored part is the prompt, and that part is decoded.",
+    "With --prune what a window has before its scored part is the prompt, and that part is decoded;",
+    "--context gives the first window a prompt, which policies that evict nothing in decode need.",
   ],
   examples: [
     [
@@ -35,7 +36,7 @@ export const score: Command = {
       "With less than half of the KV cache",
     ],
   ],
-  flags: [...MODEL_FLAGS, ...PROMPT_FLAGS, "window", "stride", "json", "quiet"],
+  flags: [...MODEL_FLAGS, ...PROMPT_FLAGS, "window", "stride", "context", "json", "quiet"],
   run(io, values) {
     return interruptible(io, async (signal) => {
       await modelDirectory(io, values);
@@ -46,6 +47,7 @@ export const score: Command = {
           return await scoreText(model, prompt, {
             window: values.window,
             stride: values.stride,
+            context: values.context,
             signal,
             onProgress: (scored, total) => status.show(`Scored ${scored} of ${total} tokens`),
           });
