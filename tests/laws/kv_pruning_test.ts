@@ -13,8 +13,15 @@ import { deviceTraits } from "../../lib/generate/plans.ts";
 import { GpuMemoryError, openGpu } from "../../lib/gpu/mod.ts";
 import type { Model } from "../../lib/models/mod.ts";
 import type { KvPolicy } from "../../lib/transforms/kv_pruning/policy.ts";
-import { pyramidInfer } from "../../lib/transforms/kv_pruning/pyramid_infer.ts";
-import { withKvPruning } from "../../lib/transforms/kv_pruning/with_kv_pruning.ts";
+import {
+  composePolicies,
+  h2o,
+  pyramidInfer,
+  snapKv,
+  streamingLlm,
+  tova,
+  withKvPruning,
+} from "../../lib/transforms/mod.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
 import { assertAgree, essence, novelLlama } from "../harness/models.ts";
 import { loadRandomLlama, randomIds, randomLlama } from "../harness/random_llama.ts";
@@ -67,6 +74,13 @@ const POLICIES: readonly LawfulPolicy[] = [
     name: "pyramidInfer() of each KV head with cacheTokens",
     policy: pyramidInfer({ cacheTokens: 40, perKvHead: true, rowCap: 5 }),
     sinks: 4,
+  },
+  { name: "h2o() with keep", policy: h2o({ keep: 0.5, recent: 6 }), sinks: 0 },
+  { name: "streamingLlm() with keep", policy: streamingLlm({ keep: 0.5 }), sinks: 4 },
+  {
+    name: "composePolicies() of snapKv() and tova()",
+    policy: composePolicies(snapKv({ keep: 0.5, window: 4 }), tova()),
+    sinks: 0,
   },
 ];
 

@@ -9,7 +9,10 @@ const REMEMBERED = 64;
 
 /**
  * Prunes the KV cache of a model by a policy. The new model shares the weights of the old one, which is unchanged; all
- * that runs models takes it.
+ * that runs models takes it. Weights are freed with either of the two.
+ *
+ * Prompts are fed whole. A session has up to 384 slots a layer beside those of its budget, so that steps can be taken
+ * back after a stop string.
  *
  * @throws {TypeError} when the model has no softmax layer that is not pruned already.
  */
