@@ -3,7 +3,7 @@
 import { type Gpu, type GpuAllocation, readBuffer } from "../gpu/mod.ts";
 import { storageBytes } from "../graph/mod.ts";
 import { arenaName, sinkKeysName } from "../ops/mod.ts";
-import { EXTENT_WORDS } from "../../wgsl/tables.ts";
+import { EXTENT_WORDS, NONE } from "../../wgsl/tables.ts";
 import type { Cache, LayerTokens } from "./cache.ts";
 import { copyKeyValues } from "./copy_kv.ts";
 import { extentTable, kvCacheBytes, type KvCacheSpec, kvLayout, kvTableBytes } from "./kv_layout.ts";
@@ -89,7 +89,7 @@ export async function createKvCache(gpu: Gpu, spec: KvCacheSpec): Promise<Cache>
           Array.from({ length: layout.kvHeads }, (_, head) => {
             const at = ((request.layer * sequences + sequence) * layout.kvHeads + head) * EXTENT_WORDS;
             const [length, first] = [words[at + 3], words[at + 4]];
-            return [...positions.subarray(first, first + length)].filter((p) => p !== 0xffffffff)
+            return [...positions.subarray(first, first + length)].filter((position) => position !== NONE)
               .sort((a, b) => a - b);
           })
         );

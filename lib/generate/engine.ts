@@ -261,14 +261,12 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     prefill({ rows, logitRows, turns }, segments, record): void {
       const { plan } = prefillPlan;
       const tiles = packTiles(rows, TILE_ROWS);
+      const spans = packSpans(rows, sequences);
       const step: Step = {
-        sequences: turns.map((turn, sequence) => ({
-          turn,
-          rows: rows.reduce((count, row) => count + (row.sequence === sequence ? 1 : 0), 0),
-        })),
+        sequences: turns.map((turn, sequence) => ({ turn, rows: spans[sequence * 2 + 1] })),
       };
       write("rows", packRows(rows));
-      write("spans", packSpans(rows, sequences));
+      write("spans", spans);
       write("tiles", tiles);
       write("logitRows", new Uint32Array(logitRows));
       const places = placeLogitRows(plan, step, rows, logitRows);

@@ -2,36 +2,18 @@
 // length and the settings alone, so the host plans them, in f64, before anything runs.
 
 import { BLOCK_BIT } from "./decode_blocks.ts";
+import type { LayerSchedule as PolicyLayerSchedule } from "./policy.ts";
 import type { ResolvedPyramidInfer } from "./pyramid_infer_options.ts";
 import { reserveOf, sinksOf, type Turn, turnLengths } from "./turn_lengths.ts";
 
 export type { Turn };
 
-/** What one layer does in a turn. */
-export interface LayerSchedule {
-  /** Rows entering the layer. */
-  readonly rows: number;
-  /** Newest rows, never dropped. */
-  readonly window: number;
-  /** Newest rows whose queries score: the window, or the row cap where that is less. */
-  readonly scored: number;
-  /** First rows kept in any case; 0 in a later turn, where the text's first tokens are in the cache already. */
-  readonly sinks: number;
-  /** Context rows left for the next layer; rows - window where nothing is dropped. */
-  readonly keep: number;
-  /** Context rows whose keys and values this layer stores; rows - window unless sameLayer or a cap says less. */
-  readonly keepSlots: number;
+/** What one layer of PyramidInfer does in a turn. */
+export interface LayerSchedule extends PolicyLayerSchedule {
   /** Whether keep or keepSlots is less than rows - window. */
   readonly selects: boolean;
   /** Tokens kept of a block of generated ones; the whole block below the start layer. */
   readonly genKeep: number;
-  /** Slots that earlier turns left. */
-  readonly past: number;
-  /**
-   * Most slots live at once in this turn, past included. A row that would need one more evicts a token first: after
-   * the block of the row before it was compressed. Only a layer under a cap ever comes to that.
-   */
-  readonly capacity: number;
 }
 
 /** What all layers do in a turn. */

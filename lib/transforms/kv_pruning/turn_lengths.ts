@@ -1,17 +1,11 @@
 // The arithmetic under every plan of PyramidInfer: rows by layer in prefill, slots by layer over a whole turn.
 
+import type { Turn as WholeTurn } from "../../layers/mod.ts";
 import { decodeBlocks, decodeRise } from "./decode_blocks.ts";
 import type { ResolvedPyramidInfer } from "./pyramid_infer_options.ts";
 
-/** One turn of a sequence: tokens fed, most new tokens, and what the cache holds already (slots by layer). */
-export interface Turn {
-  /** Tokens fed at once, at least 1. */
-  readonly tokens: number;
-  /** Most new tokens; the last one is sampled but never fed. */
-  readonly maxTokens: number;
-  /** Slots that earlier turns left, by layer. Left out in a first turn. */
-  readonly past?: readonly number[];
-}
+/** What lengths depend on of a turn: tokens fed, most new tokens (the last is never fed), and what the cache has. */
+export type Turn = Pick<WholeTurn, "tokens" | "maxTokens" | "past">;
 
 /** Lengths of a turn in which no layer but the first is under a cap. All are of the turn alone. */
 export interface TurnLengths {
