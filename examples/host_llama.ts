@@ -9,6 +9,8 @@ import type { Model } from "../mod.ts";
 export interface AttentionMaps {
   /** By layer: the mean over the heads of what row i pays key j, [tokens, tokens], row-major, 0 above the diagonal. */
   readonly layers: readonly Float32Array[];
+  /** By layer and head: what the last row pays every key. */
+  readonly lastRow: readonly (readonly Float32Array[])[];
   /** Hidden states after the last norm [tokens, width], to compare with those of the GPU. */
   readonly hidden: Float32Array;
 }
@@ -64,6 +66,7 @@ export async function hostLlama(
     ids.forEach((id, i) =>
       x.data.set(table.subarray(id * hiddenSize, (id + 1) * hiddenSize), i * hiddenSize)
     );
+    const lastRow: Float32Array[][] = [];
     const layers = blocks.map((block, layer) => {
       const { heads, kvHeads, headSize, rotary } = shapes[layer];
       const rows = rmsNorm(x, block.attentionNorm, epsilon);
@@ -73,6 +76,7 @@ export async function hostLlama(
       if (rotary) { for (const matrix of [queries, keys]) rotate(matrix, headSize, rotary.frequencies); }
       const map = new Float32Array(length * length);
       const mixed: Matrix = { width: heads * headSize, data: new Float32Array(length * heads * headSize) };
+      lastRow.push([]);
       for (let head = 0; head < heads; head++) {
         const kvAt = Math.floor(head * kvHeads / heads) * headSize;
         for (let i = 0; i < length; i++) {
@@ -96,6 +100,7 @@ export async function hostLlama(
               mixed.data[at + c] += weight * values.data[j * values.width + kvAt + c];
             }
           }
+          if (i === length - 1) lastRow[layer].push(weights.map((weight) => weight / sum));
         }
       }
       add(x, product(mixed, block.output));
@@ -108,7 +113,7 @@ export async function hostLlama(
       add(x, product(gate, block.down));
       return map;
     });
-    return { layers, hidden: rmsNorm(x, norm, epsilon).data };
+    return { layers, lastRow, hidden: rmsNorm(x, norm, epsilon).data };
   };
 }
 

@@ -1,27 +1,45 @@
-// What pruning the KV cache costs: notes found again and the loss of a continuation, for every policy and budget.
+// What pruning the KV cache costs, for every policy and budget: notes found again, with the question in the prompt and asked
+// only afterwards, the loss of a continuation, and how often the model still chooses the full cache's tokens.
 //
 //   deno run -A examples/kv_quality.ts --help
 
-import {
-  generate,
-  KV_POLICIES,
-  type KvPolicy,
-  loadModel,
-  type Model,
-  openGpu,
-  score,
-  type Turn,
-  withKvPruning,
-} from "../mod.ts";
-// `score` starts at the second token; here only what follows a prompt of full length is wanted.
+import { KV_POLICIES, loadModel, type Model, openGpu, type Turn, withKvPruning } from "../mod.ts";
+import { keptCells } from "./cells.ts";
+import { hostLlama } from "./host_llama.ts";
+import { attentionTable, type NoteAttention, noteAttention } from "./note_attention.ts";
 import { type NotePrompt, plainText, promptsWithNotes } from "./notes_text.ts";
-import { evenly, fail, numbers, readOptions, readText, whole, writeText } from "./options.ts";
-import { csv, lineChart, textTable } from "./svg.ts";
+import { evenly, fail, numbers, readOptions, readText, whole } from "./options.ts";
+import {
+  comparisonFindings,
+  COMPARISONS,
+  comparisonTable,
+  inEffect,
+  type Outcome,
+} from "./quality_comparisons.ts";
+import { writeFiles } from "./quality_files.ts";
+import {
+  afterwardsOf,
+  agreementOf,
+  greedyTexts,
+  insideOf,
+  lossOf,
+  lossText,
+  measureQuality,
+  PARTS,
+  percent,
+  type Quality,
+  signed,
+  splitQuestion,
+} from "./quality_measures.ts";
+import { textTable } from "./svg.ts";
 
 const USAGE = `deno run -A examples/kv_quality.ts [options]
 
-Measures a model with a pruned KV cache: how many notes of a prompt it finds again (two tokens, greedy), and the loss a
-token of a text that is decoded after a pruned prompt. Tables go to standard output.
+Measures a model with a pruned KV cache: how many notes of a prompt it finds again (two tokens, greedy) when the question
+stands in the prompt and when it is asked in a second turn, after the notes were pruned; the loss a token of a text that is
+decoded after a pruned prompt; and how many of the full cache's greedy tokens are the likeliest here, too, each after the full
+cache's tokens before it. Beside it the attention that the question pays its note, computed on the host for a Llama. Tables go
+to standard output.
 
   --model DIR         the model (default: novel-llama of the examples)
   --policies A,B      policies to measure (default: all; random is the floor)
@@ -34,11 +52,18 @@ token of a text that is decoded after a pruned prompt. Tables go to standard out
   --windows N         places of the text where the loss is measured (default: 1)
   --prompt-tokens N   tokens of the pruned prompt there (default: 512)
   --scored N          tokens decoded and scored after it (default: 64)
+  --greedy N          tokens whose choice is compared with the full cache's (default: 48)
+  --attention N       prompts of each length whose attention is computed on the host; 0 is none (default: 1)
   --batch-rows N      most tokens of prompts that are fed together (default: 16384)
+  --sessions N        second turns that run at a time (default: 4)
   --seed N            for the prompts that are made (default: 1)
-  --out DIR           writes quality.csv, ablations.csv, answers.csv, notes.svg and loss.svg there
+  --cells DIR         keeps what was measured there, and takes what is there: to go on after a break, or to put together what
+                      several runs measured, each of some policies
+  --out DIR           writes tables (.csv) and pictures (.svg) there: quality, ablations, answers and attention; notes,
+                      afterwards, loss, agreement, attention, and heat maps of the notes found by length and depth
 
-All 120 prompts of a needles file, on a graphics card: --needles FILE --limit 30 --text FILE --windows 16 --scored 128`;
+All 120 prompts of a needles file, on a graphics card:
+  --needles FILE --limit 30 --text FILE --windows 16 --scored 128 --greedy 64 --attention 8`;
 
 const options = readOptions(USAGE, {
   model: new URL("./models/novel-llama", import.meta.url).pathname,
@@ -52,8 +77,12 @@ const options = readOptions(USAGE, {
   windows: "1",
   "prompt-tokens": "512",
   scored: "64",
+  greedy: "48",
+  attention: "1",
   "batch-rows": "16384",
+  sessions: "4",
   seed: "1",
+  cells: "",
   out: "",
 });
 const policies = options.policies.split(",").map((name) => name.trim());
@@ -71,6 +100,9 @@ const limit = whole("limit", options.limit, 1);
 const windowCount = whole("windows", options.windows, 1);
 const promptTokens = whole("prompt-tokens", options["prompt-tokens"], 1);
 const scoredTokens = whole("scored", options.scored, 1);
+const greedyTokens = whole("greedy", options.greedy, 1);
+const attentionPrompts = whole("attention", options.attention, 0);
+const sessions = whole("sessions", options.sessions, 1);
 const batchRows = whole("batch-rows", options["batch-rows"], 1);
 const seed = whole("seed", options.seed, 0, 2 ** 32 - 1);
 
@@ -83,8 +115,27 @@ const countTokens = (text: string) => tokenizer.encode(text).length;
 const prompts = options.needles === ""
   ? (lengths ?? [256]).flatMap((tokens) => promptsWithNotes({ count: limit, tokens, seed, countTokens }))
   : readNeedles(options.needles, lengths);
-const batches = batchesOf(prompts);
+for (const { prompt } of prompts) {
+  if (!splitQuestion(prompt)) {
+    fail("A prompt has no paragraph before its question: end it with one of its own");
+  }
+}
 const windows = windowsOf(options.text === "" ? plainText() : readText("text", options.text));
+const windowPrompts = windows.map((ids) => ids.slice(0, promptTokens));
+if (promptTokens + greedyTokens > model.config.contextLength) {
+  fail(`--prompt-tokens and --greedy are over the model's context of ${model.config.contextLength} together`);
+}
+const task = {
+  batches: batchesOf(prompts),
+  windows,
+  promptTokens,
+  greedy: await greedyTexts(model, windowPrompts, greedyTokens),
+  sessions,
+};
+const cells = await keptCells(options.cells, [prompts, windows, promptTokens, greedyTokens, model.config]);
+/** Measures a model, unless it was measured before. */
+const measure = (name: string, one: Model, some = false): Promise<Quality> =>
+  cells(name, () => measureQuality(one, task, some));
 
 /** The prompts of a file, so many of each length, evenly over the file so that all depths are among them. */
 function readNeedles(path: string, wanted: readonly number[] | undefined): NotePrompt[] {
@@ -140,77 +191,6 @@ function windowsOf(text: string): number[][] {
   return [...new Set(starts.map(Math.floor))].map((start) => ids.slice(start, start + length));
 }
 
-/** What one model was measured to do; a budget that cannot be met has a reason in place of a number. */
-interface Quality {
-  readonly notes: { readonly right: readonly string[] } | { readonly reason: string };
-  /** Mean loss of every window. */
-  readonly loss: { readonly windows: readonly number[] } | { readonly reason: string };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((a, b) => a + b, 0) / values.length;
-}
-
-/** Runs what a budget may forbid. */
-async function unlessRefused<T>(work: () => Promise<T>): Promise<T | { reason: string }> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof RangeError) return { reason: error.message };
-    throw error;
-  }
-}
-
-async function measure(one: Model): Promise<Quality> {
-  return {
-    notes: await unlessRefused(async () => {
-      const right: string[] = [];
-      for (const batch of batches) {
-        const texts = batch.map(({ prompt }) => prompt);
-        const records = await generate(one, texts, { maxTokens: 2, temperature: 0 }).record;
-        right.push(...records.map(({ text }) => text));
-      }
-      return { right };
-    }),
-    loss: await unlessRefused(async () => {
-      const means: number[] = [];
-      for (const ids of windows) means.push((await score(one, ids, { context: promptTokens })).meanNll);
-      return { windows: means };
-    }),
-  };
-}
-
-/** Notes found, of all that were asked for. */
-function rightOf({ notes }: Quality): number | undefined {
-  return "reason" in notes ? undefined : notes.right.filter((text, i) => text === prompts[i].answer).length;
-}
-
-/** Share of the notes that was found. */
-function shareOf(quality: Quality): number | undefined {
-  const right = rightOf(quality);
-  return right === undefined ? undefined : right / prompts.length;
-}
-
-function lossOf({ loss }: Quality): number | undefined {
-  return "reason" in loss ? undefined : mean(loss.windows);
-}
-
-function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
-}
-
-/** How much more one loses than another, with the standard error over the windows, where there are several. */
-function difference({ loss: one }: Quality, { loss: other }: Quality): string {
-  if ("reason" in one || "reason" in other) return "–";
-  const each = one.windows.map((nll, i) => nll - other.windows[i]);
-  const middle = mean(each);
-  if (each.length < 2) return signed(middle);
-  const squares = each.reduce((sum, more) => sum + (more - middle) ** 2, 0);
-  return `${signed(middle)} ± ${Math.sqrt(squares / (each.length - 1) / each.length).toFixed(4)}`;
-}
-
-const percent = (share: number | undefined) => share === undefined ? "–" : `${(share * 100).toFixed(0)} %`;
-const loss = (nll: number | undefined) => nll === undefined ? "–" : nll.toFixed(3);
 const started = performance.now();
 const progress = (text: string) =>
   console.error(`${((performance.now() - started) / 1000).toFixed(0).padStart(5)} s  ${text}`);
@@ -220,8 +200,14 @@ console.log(
   `${prompts.length} prompts of ${classes} tokens, each with a note to find; ` +
     `${windows.length} × ${scoredTokens} tokens scored after ${promptTokens}\n`,
 );
-const full = await measure(model);
-progress(`full cache: ${percent(shareOf(full))}, ${loss(lossOf(full))}`);
+/** One model's numbers in a line. */
+const summary = (quality: Quality) =>
+  `${percent(insideOf(quality))}, afterwards ${percent(afterwardsOf(quality))}, ${
+    lossText(lossOf(quality))
+  }, ` +
+  `agreement ${percent(agreementOf(quality))}`;
+const full = await measure("full", model);
+progress(`full cache: ${summary(full)}`);
 
 /** By policy and budget. */
 const measured = new Map<string, Map<number, Quality>>();
@@ -229,9 +215,10 @@ for (const name of policies) {
   const row = new Map<number, Quality>();
   measured.set(name, row);
   for (const keep of keeps) {
-    const quality = await measure(withKvPruning(KV_POLICIES[name].make({ keep }))(model));
+    const pruned = withKvPruning(KV_POLICIES[name].make({ keep }))(model);
+    const quality = await measure(`${name}_${keep}`, pruned);
     row.set(keep, quality);
-    progress(`${name} keep ${keep}: ${percent(shareOf(quality))}, ${loss(lossOf(quality))}`);
+    progress(`${name} keep ${keep}: ${summary(quality)}`);
   }
 }
 
@@ -244,132 +231,100 @@ function table(title: string, cell: (quality: Quality) => string): string {
   ]);
 }
 
-console.log(`${table("notes found", (quality) => percent(shareOf(quality)))}\n`);
-console.log(`${table("loss a token", (quality) => loss(lossOf(quality)))}\n`);
+const measures = [
+  { name: "notes found", of: insideOf, text: percent },
+  { name: "asked afterwards", of: afterwardsOf, text: percent },
+  { name: "loss a token", of: lossOf, text: lossText },
+  {
+    name: "perplexity",
+    of: (quality: Quality) => lossOf(quality) === undefined ? undefined : Math.exp(lossOf(quality)!),
+    text: (value: number | undefined) => value === undefined ? "–" : value.toFixed(2),
+  },
+  { name: "full cache's tokens", of: agreementOf, text: percent },
+] as const;
+for (const { name, of, text } of measures) console.log(`${table(name, (quality) => text(of(quality)))}\n`);
 const refused = [...measured].flatMap(([name, row]) =>
-  [...row].flatMap(([keep, { notes, loss }]) =>
-    [["notes", notes], ["loss", loss]].flatMap(([what, result]) =>
-      typeof result === "object" && "reason" in result
-        ? [`– ${name}, keep ${keep}, ${what}: ${result.reason}`]
-        : []
-    )
+  [...row].flatMap(([keep, quality]) =>
+    PARTS.flatMap((part) => {
+      const result = quality[part];
+      return "reason" in result ? [`– ${name}, keep ${keep}, ${part}: ${result.reason}`] : [];
+    })
   )
 );
 if (refused.length > 0) console.log(`${refused.join("\n")}\n`);
 
-/** A comparison at one budget: settings of one policy. */
-interface Comparison {
-  readonly group: "where to shrink" | "recent ratio" | "selection" | "positions";
-  readonly setting: string;
-  readonly policy: string;
-  readonly options: Readonly<Record<string, unknown>>;
+const attention = attentionPrompts > 0 ? await measureAttention() : [];
+if (attention.length > 0) console.log(`${attentionTable(attention)}\n`);
+
+/** By prompt and layer: what the note gets of the attention. */
+async function measureAttention(): Promise<NoteAttention[][]> {
+  if (model.config.modelType !== "llama") {
+    console.log(`The attention of a ${model.config.modelType} is not computed on the host.\n`);
+    return [];
+  }
+  const attentionOf = await hostLlama(options.model, model);
+  const classes = [...new Set(prompts.map(({ tokens }) => tokens))];
+  const some = classes.flatMap((length) =>
+    evenly(prompts.filter(({ tokens }) => tokens === length), attentionPrompts)
+  );
+  const result: NoteAttention[][] = [];
+  for (const [index, { prompt, answer }] of some.entries()) {
+    const { notes, question } = splitQuestion(prompt)!;
+    const at = notes.indexOf(`${question.slice(question.indexOf("here is"))}${answer}`);
+    if (at < 0) continue;
+    // The paragraph that it stands in.
+    const start = Math.max(0, notes.lastIndexOf("\n\n", at));
+    const end = notes.indexOf("\n\n", at);
+    const note = {
+      first: countTokens(notes.slice(0, start)),
+      end: countTokens(end < 0 ? notes : notes.slice(0, end)),
+    };
+    const ids = tokenizer!.encode(prompt);
+    result.push(
+      await cells(
+        `attention_${attentionPrompts}_${index}`,
+        () => Promise.resolve(noteAttention(attentionOf(ids), note, countTokens(notes))),
+      ),
+    );
+    progress(`attention of ${ids.length} tokens`);
+  }
+  return result;
 }
 
-const RECENT_RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
-// Each layer's own keys and values are cut, so that more shapes reach down to the budget in few layers.
-const OWN = { sameLayer: true };
-const comparisons: Comparison[] = [
-  ...([["more in shallow layers", "linear"], ["uniformly", "constant"], ["less in shallow layers", "cosine"]]
-    .map(([setting, prefillDecayStrategy]): Comparison => ({
-      group: "where to shrink",
-      setting,
-      policy: "pyramid-infer",
-      options: { ...OWN, prefillDecayStrategy },
-    }))),
-  ...RECENT_RATIOS.map((recentRatio): Comparison => ({
-    group: "recent ratio",
-    setting: String(recentRatio),
-    policy: "pyramid-infer",
-    // The strategy that leaves room for the widest windows.
-    options: { ...OWN, prefillDecayStrategy: "constant", recentRatio },
-  })),
-  ...[["shared by all heads", false], ["each KV head its own", true]].map((
-    [setting, perKvHead],
-  ): Comparison => ({
-    group: "selection",
-    setting: String(setting),
-    policy: "pyramid-infer",
-    options: { ...OWN, prefillDecayStrategy: "constant", perKvHead },
-  })),
-  // A policy that knows one kind of positions has nothing to compare.
-  ...["original", "relative"].flatMap((positions): Comparison[] => {
-    const words = KV_POLICIES["streaming-llm"]?.options.positions;
-    return Array.isArray(words) && words.includes(positions)
-      ? [{ group: "positions", setting: positions, policy: "streaming-llm", options: { positions } }]
-      : [];
-  }),
+/** Turns of both kinds that are measured. */
+const turns: Turn[] = [
+  { tokens: countTokens(prompts[0].prompt), maxTokens: 2, position: 0 },
+  { tokens: promptTokens, maxTokens: scoredTokens, position: 0 },
 ];
-
-/** A comparison and its numbers; `held` says whether the budget left the settings what was asked for. */
-interface Outcome extends Comparison {
-  readonly keep: number;
-  readonly held: boolean;
-  readonly inEffect: string;
-  readonly quality: Quality;
-}
-
-/** What a budget left of the settings of a policy, in both kinds of turns that are measured. */
-function inEffect(policy: KvPolicy, asked: Comparison["options"]): { held: boolean; inEffect: string } {
-  const pruned = withKvPruning(policy)(model);
-  const turns: Turn[] = [
-    { tokens: countTokens(prompts[0].prompt), maxTokens: 2, position: 0 },
-    { tokens: promptTokens, maxTokens: scoredTokens, position: 0 },
-  ];
-  let held = true;
-  const told = turns.map((turn) => {
-    try {
-      const { prefillDecayStrategy, prefillDecay, recentRatio } = pruned.pruning?.settle(turn) ?? {};
-      if (prefillDecayStrategy === undefined) return "as asked";
-      held &&= prefillDecayStrategy === (asked.prefillDecayStrategy ?? "cosine") &&
-        Math.abs(Number(recentRatio) - Number(asked.recentRatio ?? 0.2)) < 0.005;
-      const two = (value: unknown) => Number(value).toFixed(2);
-      return `${prefillDecayStrategy} ${two(prefillDecay)}, recent ${two(recentRatio)}`;
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      return "refused";
-    }
-  });
-  return { held, inEffect: [...new Set(told)].join("; ") };
-}
-
 const outcomes: Outcome[] = [];
 for (const keep of ablationKeeps) {
-  for (const comparison of comparisons) {
+  for (const comparison of COMPARISONS) {
     const policy = KV_POLICIES[comparison.policy].make({ keep, ...comparison.options });
-    const quality = await measure(withKvPruning(policy)(model));
-    outcomes.push({ ...comparison, keep, ...inEffect(policy, comparison.options), quality });
+    const name = `${comparison.group}_${comparison.setting}_${keep}`.replaceAll(" ", "-");
+    const pruned = withKvPruning(policy)(model);
+    const quality = await measure(name, pruned, true);
+    outcomes.push({ ...comparison, keep, ...inEffect(pruned, turns, comparison.options), quality });
     progress(
       `${comparison.group}, ${comparison.setting}, keep ${keep}: ` +
-        `${percent(shareOf(quality))}, ${loss(lossOf(quality))}`,
+        `${percent(insideOf(quality))}, ${lossText(lossOf(quality))}`,
     );
   }
 }
-if (outcomes.length > 0) {
-  const rows = outcomes.map(({ group, setting, keep, held, inEffect, quality }) => [
-    `${group}: ${setting}`,
-    String(keep),
-    percent(shareOf(quality)),
-    loss(lossOf(quality)),
-    `${held ? "" : "* "}${inEffect}`,
-  ]);
-  console.log(
-    `${textTable([["comparison", "keep", "notes", "loss", "in effect (notes; loss)"], ...rows])}\n`,
-  );
-  if (outcomes.some(({ held }) => !held)) {
-    console.log("* The budget cannot be met with the settings asked for; these were put in their place.\n");
-  }
-}
+if (outcomes.length > 0) console.log(comparisonTable(outcomes));
 
 /** A few sentences, computed from the numbers. */
 function* findings(): Generator<string> {
   const middle = keeps.includes(0.45) ? 0.45 : keeps[Math.floor(keeps.length / 2)];
-  const at = (name: string) => shareOf(measured.get(name)!.get(middle)!);
-  const ranked = policies.filter((name) => at(name) !== undefined).sort((a, b) => at(b)! - at(a)!);
-  if (ranked.length > 1) {
+  const orders = [["Notes found", insideOf], ["Notes found, asked afterwards,", afterwardsOf], [
+    "The full cache's tokens chosen",
+    agreementOf,
+  ]] as const;
+  for (const [what, of] of orders) {
+    const at = (name: string) => of(measured.get(name)!.get(middle)!);
+    const ranked = policies.filter((name) => at(name) !== undefined).sort((a, b) => at(b)! - at(a)!);
+    if (ranked.length < 2) continue;
     const tell = (name: string) => `${name} ${percent(at(name))}`;
-    yield `Notes found at keep ${middle}, the full cache ${percent(shareOf(full))}: ${
-      ranked.map(tell).join(", ")
-    }.`;
+    yield `${what} at keep ${middle}, the full cache ${percent(of(full))}: ${ranked.map(tell).join(", ")}.`;
     const floor = measured.has("random") ? at("random") : undefined;
     const under = ranked.filter((name) => name !== "random" && floor !== undefined && at(name)! <= floor);
     if (under.length > 0) yield `No better than tokens by chance there: ${under.join(", ")}.`;
@@ -382,48 +337,7 @@ function* findings(): Generator<string> {
     const tell = ({ name, more }: { name: string; more: number }) => `${name} ${signed(more)}`;
     yield `Loss a token at keep ${middle}, against the full cache: ${losses.map(tell).join(", ")}.`;
   }
-  for (const keep of ablationKeeps) yield* comparisonFindings(keep);
-}
-
-/** Whether the paper's comparisons come out here as they did there. */
-function* comparisonFindings(keep: number): Generator<string> {
-  const of = (group: Comparison["group"]) =>
-    outcomes.filter((one) => one.group === group && one.keep === keep);
-  const shapes = of("where to shrink");
-  const lost = shapes.filter(({ held }) => !held).map(({ setting }) => `"${setting}"`);
-  if (lost.length > 0) {
-    yield `keep ${keep}: a model of so few layers cannot shrink ${lost.join(" or ")} at this budget, ` +
-      `so the paper's order of the three cannot be told there.`;
-  } else if (shapes.every(({ quality }) => lossOf(quality) !== undefined)) {
-    const [more, even, less] = shapes.map(({ quality }) => lossOf(quality)!);
-    const four = (nll: number) => nll.toFixed(4);
-    const steps = [
-      difference(shapes[1].quality, shapes[2].quality),
-      difference(shapes[0].quality, shapes[1].quality),
-    ];
-    const order = less <= even && even <= more
-      ? "the paper's order"
-      : "not the paper's order, in which these are named";
-    yield `keep ${keep}, loss by where it shrinks: less in shallow layers ${four(less)}, uniformly ${
-      four(even)
-    }, ` +
-      `more in shallow layers ${four(more)} (from one to the next ${steps.join(", ")}): ${order}.`;
-  }
-  const ratios = of("recent ratio").filter(({ held, quality }) => held && lossOf(quality) !== undefined);
-  if (ratios.length > 1) {
-    const best = ratios.reduce((a, b) => lossOf(b.quality)! < lossOf(a.quality)! ? b : a);
-    const held = ratios.map(({ setting }) => setting).join(", ");
-    const same = Number(best.setting) >= 0.4 ? "as in the paper" : "not the paper's 0.4 to 0.6";
-    yield `keep ${keep}, lowest loss of the recent ratios ${held}: ${best.setting}, ${same}.`;
-  }
-  for (const group of ["selection", "positions"] as const) {
-    const [one, other] = of(group);
-    if (!one || !other) continue;
-    const tell = ({ setting, quality }: Outcome) =>
-      `${setting} ${percent(shareOf(quality))}, ${loss(lossOf(quality))}`;
-    yield `keep ${keep}, ${group}, notes and loss: ${tell(one)}; ${tell(other)} ` +
-      `(${difference(other.quality, one.quality)}).`;
-  }
+  for (const keep of ablationKeeps) yield* comparisonFindings(outcomes, keep);
 }
 
 for (const sentence of findings()) console.log(sentence);
@@ -431,77 +345,15 @@ if (prompts.length < 30 || windows.length < 8) {
   console.log("So few prompts and windows make an impression, no measurement: raise --limit and --windows.");
 }
 
-if (options.out !== "") writeFiles(options.out);
-
-function writeFiles(folder: string): void {
-  const reason = (part: Quality["notes"] | Quality["loss"]) => "reason" in part ? part.reason : undefined;
-  const numbersOf = (quality: Quality) => [
-    prompts.length,
-    rightOf(quality),
-    shareOf(quality),
-    windows.length * scoredTokens,
-    lossOf(quality),
-    reason(quality.notes),
-    reason(quality.loss),
-  ];
-  const heads = ["prompts", "right", "share", "scored_tokens", "loss", "notes_refused", "loss_refused"];
-  const cells = [...measured].flatMap(([name, row]) =>
-    [...row].map(([keep, quality]) => [name, keep, ...numbersOf(quality)])
-  );
-  writeText(
-    folder,
-    "quality.csv",
-    csv([["policy", "keep", ...heads], ["full", 1, ...numbersOf(full)], ...cells]),
-  );
-  const compared = outcomes.map((
-    { group, setting, keep, held, inEffect, quality },
-  ) => [group, setting, keep, String(held), inEffect, ...numbersOf(quality)]);
-  writeText(
-    folder,
-    "ablations.csv",
-    csv([["comparison", "setting", "keep", "held", "in_effect", ...heads], ...compared]),
-  );
-  const answers = [["full", new Map([[1, full]])] as const, ...measured].flatMap(([name, row]) =>
-    [...row].flatMap(([keep, { notes }]) =>
-      "reason" in notes ? [] : notes.right.map((text, i) => {
-        const { tokens, depth, answer } = prompts[i];
-        return [name, keep, tokens, depth, answer, text, Number(text === answer)];
-      })
-    )
-  );
-  writeText(
-    folder,
-    "answers.csv",
-    csv([["policy", "keep", "tokens", "depth", "answer", "text", "right"], ...answers]),
-  );
-  const lines = (value: (quality: Quality) => number | undefined) => [
-    { name: "full cache", points: keeps.map((keep) => [keep, value(full)] as const), faint: true },
-    ...[...measured].map(([name, row]) => ({
-      name,
-      points: [...row].map(([keep, quality]) => [keep, value(quality)] as const),
-      faint: name === "random",
-    })),
-  ];
-  const axes = { xTitle: "share of the full KV cache", xTicks: [...keeps].reverse(), xText: String };
-  writeText(
-    folder,
-    "notes.svg",
-    lineChart({
-      ...axes,
-      title: "Notes found again",
-      yTitle: `of ${prompts.length} prompts of ${classes} tokens`,
-      yRange: [0, 1],
-      yText: percent,
-    }, lines(shareOf)),
-  );
-  writeText(
-    folder,
-    "loss.svg",
-    lineChart({
-      ...axes,
-      title: "Loss of a continuation after a pruned prompt",
-      yTitle: "nats a token",
-      yText: (nll) => nll.toFixed(3),
-    }, lines(lossOf)),
-  );
+if (options.out !== "") {
+  writeFiles(options.out, {
+    prompts,
+    keeps,
+    full,
+    measured,
+    outcomes,
+    attention,
+    scoredTokens: windows.length * scoredTokens,
+    greedyTokens: windows.length * greedyTokens,
+  });
 }

@@ -2,10 +2,24 @@
 
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
+import { forcedGreedy } from "../examples/forced_greedy.ts";
+import { heatMaps } from "../examples/heat_map.ts";
+import { median, noteAttention } from "../examples/note_attention.ts";
 import { promptsWithNotes } from "../examples/notes_text.ts";
+import { measureQuality, splitQuestion } from "../examples/quality_measures.ts";
 import { csv, escapeXml, lineChart } from "../examples/svg.ts";
 import { NOVEL_LLAMA } from "./harness/models.ts";
-import { describeModel, KV_POLICIES } from "../mod.ts";
+import {
+  describeModel,
+  forward,
+  generate,
+  KV_POLICIES,
+  loadModel,
+  openGpu,
+  snapKv,
+  streamingLlm,
+  withKvPruning,
+} from "../mod.ts";
 
 const ROOT = fromFileUrl(new URL("../", import.meta.url));
 
@@ -87,6 +101,104 @@ Deno.test("lineChart() is valid SVG whatever the names, with gaps and with one p
   assertEquals(escapeXml("a\u0000<b\n"), "a\ufffd&lt;b\n");
 });
 
+Deno.test("heatMaps() is valid SVG, with maps and shares that are missing", () => {
+  const map = [[0, 0.5], [1, undefined]];
+  const names = {
+    title: "a < b",
+    note: "&",
+    columns: ["1", "2"],
+    mapRows: ["x", "y"],
+    mapColumns: ["0", "1"],
+  };
+  const picture = heatMaps({ ...names, rows: [{ name: "<&>", maps: [map, undefined] }] });
+  assertSvg(picture);
+  for (const color of ["rgb(122,18,40)", "rgb(250,210,120)", "rgb(120,200,130)"]) {
+    // Once in the map, once in the scale below.
+    assertEquals(picture.split(`fill="${color}"`).length - 1, 2, color);
+  }
+});
+
+Deno.test("splitQuestion() parts a prompt before its last paragraph", () => {
+  assertEquals(splitQuestion("\n\na\n\nb\n\nc"), { notes: "\n\na\n\nb", question: "\n\nc" });
+  assertEquals(splitQuestion("\n\nc"), undefined);
+});
+
+Deno.test("noteAttention() ranks the note among the keys and sums what it gets", () => {
+  // Ten rows; the question begins at token 8, so that row 7 is the newest fifth before it.
+  const map = new Float32Array(100);
+  map.set([0.1, 0.2, 0.05, 0.3, 0.05, 0.05, 0.05, 0.1, 0.05, 0.05], 90);
+  map.set([0.5, 0.05, 0.05, 0.1, 0.1, 0.1, 0.05, 0.05], 70);
+  const heads = [
+    Float32Array.of(0.4, 0.1, 0, 0.1, 0, 0, 0, 0, 0.2, 0.2),
+    Float32Array.of(0, 0.2, 0.5, 0.3, 0, 0, 0, 0, 0, 0),
+  ];
+  const maps = { layers: [map], lastRow: [heads], hidden: new Float32Array() };
+  const [layer] = noteAttention(maps, { first: 1, end: 3 }, 8);
+  assertEquals([layer.keys, layer.noteTokens], [10, 2]);
+  assertEquals([layer.answer.rank, layer.bestHead.rank, layer.recent.rank], [2, 1, 5]);
+  assertAlmostEquals(layer.answer.mass, 0.25, 1e-6);
+  assertAlmostEquals(layer.bestHead.mass, 0.7, 1e-6);
+  assertAlmostEquals(layer.recent.mass, 0.1, 1e-6);
+  assertEquals([median([3, 1, 2]), median([4, 1, 2, 3])], [2, 2.5]);
+});
+
+Deno.test("forcedGreedy() tells the likeliest token after other tokens than its own", async () => {
+  using gpu = await openGpu();
+  using model = await loadModel(gpu, NOVEL_LLAMA);
+  const ids = model.tokenizer!.encode(
+    "The rain had not stopped for three days, and the road was under water.",
+  );
+  const [prompt, tokens] = [ids.slice(0, 6), ids.slice(6)];
+  const [chosen] = await forcedGreedy(model, [{ prompt, tokens }]);
+  const { logits } = await forward(model, ids);
+  const width = model.config.vocabularySize;
+  const best = tokens.map((_, i) => {
+    const row = logits.subarray((5 + i) * width, (6 + i) * width);
+    return row.indexOf(Math.max(...row));
+  });
+  assertEquals(chosen, best);
+  assert(chosen.some((id, i) => id !== tokens[i]), "The text itself is likeliest everywhere");
+  // A pruned model's own tokens are its likeliest ones, in more steps than are submitted at once.
+  const pruned = withKvPruning(streamingLlm({ keep: 0.5 }))(model);
+  const long = [...ids, ...ids, ...ids];
+  const options = { maxTokens: 70, temperature: 0, ignoreEos: true };
+  const own = await generate(pruned, long, options).record;
+  assertEquals(await forcedGreedy(pruned, [{ prompt: long, tokens: own.ids }]), [[...own.ids]]);
+});
+
+Deno.test("measureQuality() asks in a second turn what stands in the first, pruned without the question", async () => {
+  using gpu = await openGpu();
+  using model = await loadModel(gpu, NOVEL_LLAMA);
+  const countTokens = (text: string) => model.tokenizer!.encode(text).length;
+  const prompts = promptsWithNotes({ count: 3, tokens: 160, seed: 1, countTokens });
+  // One whose notes end in the middle of a sentence, where a new paragraph is not what the model would begin.
+  const cut = prompts[0].prompt.lastIndexOf("\n\n");
+  const broken = `${prompts[0].prompt.slice(0, cut)}\n\nThe rain had not${prompts[0].prompt.slice(cut)}`;
+  prompts[0] = { ...prompts[0], prompt: broken };
+  const window = model.tokenizer!.encode(prompts[0].prompt).slice(0, 48);
+  const task = {
+    batches: [prompts],
+    windows: [window],
+    promptTokens: 32,
+    greedy: [{ prompt: window.slice(0, 32), tokens: window.slice(32) }],
+    sessions: 2,
+  };
+  const full = await measureQuality(model, task);
+  assert("texts" in full.inside && "texts" in full.afterwards);
+  assertEquals(full.afterwards, full.inside);
+  assertEquals([full.inside.right.every(Boolean), full.inside.held], [true, 1]);
+  const pruned = await measureQuality(withKvPruning(snapKv({ keep: 0.3 }))(model), task);
+  assert("texts" in pruned.inside && "texts" in pruned.afterwards);
+  const found = ({ right }: { readonly right: readonly boolean[] }) => right.filter(Boolean).length;
+  // The newest rows choose: with the question among them they keep its note.
+  assert(
+    found(pruned.inside) > found(pruned.afterwards),
+    `${pruned.inside.texts} ${pruned.afterwards.texts}`,
+  );
+  for (const { held } of [pruned.inside, pruned.afterwards]) assert(held > 0.28 && held < 0.36, `${held}`);
+  assertEquals((await measureQuality(model, task, true)).agreement, { reason: "not measured" });
+});
+
 Deno.test("promptsWithNotes() makes prompts of their length, whose answers stand in one note", async () => {
   using model = await describeModel(NOVEL_LLAMA);
   const countTokens = (text: string) => model.tokenizer!.encode(text).length;
@@ -122,15 +234,24 @@ Deno.test("kv_quality.ts prints tables and writes them with pictures", async () 
   );
   assertEquals([...files.keys()].sort(), [
     "ablations.csv",
+    "afterwards.svg",
+    "agreement.svg",
     "answers.csv",
+    "attention.csv",
+    "attention.svg",
+    "heat_afterwards.svg",
+    "heat_inside.svg",
     "loss.svg",
     "notes.svg",
     "quality.csv",
   ]);
-  assertSvg(files.get("notes.svg"));
-  assertSvg(files.get("loss.svg"));
+  for (const [name, text] of files) if (name.endsWith(".svg")) assertSvg(text);
   const [heads, full, ...rows] = csvRows(files.get("quality.csv"));
-  assertEquals(heads.slice(0, 7), ["policy", "keep", "prompts", "right", "share", "scored_tokens", "loss"]);
+  assertEquals(heads.slice(2, 11), [
+    ...["prompts", "inside", "inside_held", "afterwards", "afterwards_held"],
+    ...["scored_tokens", "loss", "greedy_tokens", "agreement"],
+  ]);
+  assertEquals(full[heads.indexOf("agreement")], "1");
   assertEquals(rows.map(([policy, keep]) => `${policy} ${keep}`), [
     "snap-kv 1",
     "snap-kv 0.3",
@@ -149,14 +270,18 @@ Deno.test("kv_quality.ts prints tables and writes them with pictures", async () 
   assertMatch(stdout, /^snap-kv +\d+\.\d{3} +–$/m);
   assertMatch(stdout, /^– snap-kv, keep 0\.3, loss: keep must be from /m);
   assert(Number(rows[3][loss]) > 0);
-  assertEquals(csvRows(files.get("answers.csv")).length, 1 + 5);
+  const agreement = Number(rows[3][heads.indexOf("agreement")]);
+  assert(agreement > 0 && agreement <= 1);
+  assertEquals(csvRows(files.get("answers.csv")).length, 1 + 2 * 5);
+  assertEquals(csvRows(files.get("attention.csv")).length, 1 + 6);
+  assertMatch(stdout, /^layer 5 +\d+ +\d+\.\d %/m);
 });
 
 Deno.test("kv_quality.ts compares settings at one budget and says which were put in their place", async () => {
   const sizes = ["--limit", "1", "--tokens", "64", "--prompt-tokens", "256", "--scored", "2"];
   const { stdout, files } = await runFor(
     "kv_quality.ts",
-    ...["--policies", "random", "--keeps", "0.45", "--ablations", "0.6", ...sizes],
+    ...["--policies", "random", "--keeps", "0.45", "--ablations", "0.6", "--attention", "0", ...sizes],
   );
   const [heads, ...rows] = csvRows(files.get("ablations.csv"));
   assertEquals(heads.slice(0, 5), ["comparison", "setting", "keep", "held", "in_effect"]);
@@ -167,6 +292,44 @@ Deno.test("kv_quality.ts compares settings at one budget and says which were put
   assertEquals(cosine[3], "false");
   assertMatch(cosine[4], /geometric/);
   assertMatch(stdout, /^\* The budget cannot be met/m);
+});
+
+Deno.test("kv_quality.ts keeps cells, and takes those that fit what is asked for", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const sizes = [
+      "--limit",
+      "1",
+      "--tokens",
+      "64",
+      "--prompt-tokens",
+      "32",
+      "--scored",
+      "2",
+      "--greedy",
+      "2",
+    ];
+    const settings = ["--policies", "random", "--keeps", "0.5", "--ablations", "none", "--attention", "0"];
+    const measured = (...more: string[]) =>
+      run("kv_quality.ts", ...settings, ...sizes, "--cells", folder, ...more);
+    const first = await measured();
+    assertEquals(first.code, 0, first.stderr);
+    const names = Array.from(Deno.readDirSync(folder), ({ name }) => name);
+    assertEquals(names.map((name) => name.replace(/_[0-9a-f]{12}\.json$/, "")).sort(), [
+      "full",
+      "random_0.5",
+    ]);
+    const cell = join(folder, names.find((name) => name.startsWith("random"))!);
+    const quality = JSON.parse(Deno.readTextFileSync(cell));
+    Deno.writeTextFileSync(cell, JSON.stringify({ ...quality, loss: { windows: [12.345] } }));
+    assertMatch((await measured()).stdout, /^random +12\.345$/m);
+    // Other sizes are another measurement.
+    const other = await measured("--seed", "2");
+    assertEquals([other.code, /12\.345/.test(other.stdout)], [0, false]);
+    assertEquals([...Deno.readDirSync(folder)].length, 4);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("kv_quality.ts takes prompts of a file", async () => {
@@ -181,6 +344,7 @@ Deno.test("kv_quality.ts takes prompts of a file", async () => {
     const args = ["--needles", file, "--ablations", "none", ...sizes];
     const { files } = await runFor("kv_quality.ts", ...args);
     assertEquals(csvRows(files.get("answers.csv"))[1].slice(2), [
+      "inside",
       "24",
       "0",
       " silver key",

@@ -6,7 +6,7 @@ import { generate, type PlanReport, planRun } from "../../lib/generate/mod.ts";
 import { resolveOptions } from "../../lib/generate/options.ts";
 import { deviceTraits, planFor, stepLimits } from "../../lib/generate/plans.ts";
 import { writeSampling } from "../../lib/generate/sampling_tables.ts";
-import { formatBytes, type Gpu } from "../../lib/gpu/mod.ts";
+import { formatBytes, type Gpu, GpuMemoryError } from "../../lib/gpu/mod.ts";
 import type { Turn } from "../../lib/layers/mod.ts";
 import { loadModel, type Model } from "../../lib/models/mod.ts";
 import { type KvPolicy, pyramidInfer, withKvPruning } from "../../lib/transforms/mod.ts";
@@ -29,8 +29,8 @@ const SELECTING = /^(columnScores|poolScores|selectRows|appendSelected|compact|s
 function variantsOf(keeps: readonly number[]): Variant[] {
   return [
     { name: "full" },
-    { name: "default schedule", policy: pyramidInfer() },
     ...keeps.map((keep) => ({ name: `keep ${keep}`, policy: pyramidInfer({ keep }) })),
+    { name: "default schedule", policy: pyramidInfer() },
   ];
 }
 
@@ -42,9 +42,14 @@ function promptOf(model: Model, length: number): number[] {
   return Array.from({ length }, (_, i) => (i * 7919) % model.config.vocabularySize);
 }
 
-/** Adds a row and tells it at once. */
+/** Tells where a long run is. */
+function tell(text: string): void {
+  console.error(`${(performance.now() / 1000).toFixed(1).padStart(6)} s  ${text}`);
+}
+
+/** Adds a row and tells it at once, so that a run that is cut off has shown it. */
 function add(rows: (string | number)[][], row: (string | number)[]): void {
-  console.error(row.join("  "));
+  tell(row.join("  "));
   rows.push(row);
 }
 
@@ -53,16 +58,16 @@ function planOf(model: Model, promptTokens: number, sequences = 1): PlanReport {
   return planRun(model, { promptTokens, maxTokens: NEW_TOKENS, sequences, device });
 }
 
-/** Median of three times to the first token, after one run that warms up. */
+/** Median of three times to the first token, after one run that warms up; of long prompts one time after a shorter one. */
 async function timePrefill(model: Model, length: number): Promise<number> {
-  const prompt = promptOf(model, length);
+  const long = length >= LONG_PROMPT;
   const times: number[] = [];
-  for (let i = 0; i < 4; i++) {
-    const { timing } = await generate(model, prompt, { maxTokens: 1, temperature: 0, ignoreEos: true })
-      .record;
-    times.push(length / timing.prefillTokensPerSecond * 1000);
+  for (const tokens of long ? [1024, length] : [length, length, length, length]) {
+    const options = { maxTokens: 1, temperature: 0, ignoreEos: true };
+    const { timing } = await generate(model, promptOf(model, tokens), options).record;
+    times.push(tokens / timing.prefillTokensPerSecond * 1000);
   }
-  return times.slice(1).sort((a, b) => a - b)[1];
+  return long ? times[1] : times.slice(1).sort((a, b) => a - b)[1];
 }
 
 /** Share of kernel time that scores and selects. */
@@ -86,18 +91,18 @@ async function benchPrefill(
   const rows: (string | number)[][] = [];
   for (const length of lengths) {
     let full = NaN;
-    for (const variant of variantsOf([0.45])) {
+    for (const variant of variantsOf(length >= LONG_PROMPT ? [0.45, 0.2] : [0.45])) {
       const made = apply(model, variant);
       const ms = await timePrefill(made, length);
       if (!variant.policy) full = ms;
-      const share = timed && variant.policy ? await selectingShare(made, length) : 0;
+      const share = timed && variant.policy && length < LONG_PROMPT ? await selectingShare(made, length) : 0;
       add(rows, [
         name,
         length,
         variant.name,
         short(ms),
         short(ms / full),
-        variant.policy && timed ? `${(share * 100).toFixed(1)} %` : "–",
+        share ? `${(share * 100).toFixed(1)} %` : "–",
         formatBytes(planOf(made, length).bytes.cache),
       ]);
     }
@@ -105,31 +110,32 @@ async function benchPrefill(
   return rows;
 }
 
-/** Kernels whose time grows with the cache, and those that keep it small. */
-const ATTENDING = /^(attentionDecode|attentionReduce|slotScores|compressBlock|evictSlot|cacheAppend)/;
+/** Kernels whose time grows with the cache. */
+const ATTENDING = /^(attentionDecode|attentionReduce)/;
+/** Kernels that keep the cache, and keep it small. */
+const UPKEEP = /^(slotScores|compressBlock|evictSlot|cacheAppend)/;
 
+/** From here on prompts are long: the cache shows in every time, and few runs must do. */
 const LONG_PROMPT = 32768;
 
 /** Times of a decode step in milliseconds. */
 interface StepTime {
   /** The step. */
   readonly ms: number;
-  /** What attention and the upkeep of the cache take of it, by timestamps; NaN where the device has none. */
+  /** What attention takes of it, by timestamps; NaN where it was not timed. */
   readonly attending: number;
+  /** What the upkeep of the cache takes of it. */
+  readonly upkeep: number;
 }
 
-/** Times a decode step of `batch` sequences that have a synthetic cache of what a prompt would leave. */
+/** Times a decode step, and where the cache is long enough to show, what attention takes of it. */
 async function timeDecode(model: Model, length: number, batch: number, steps: number): Promise<StepTime> {
-  const { timestamps } = model.store!.gpu.features;
-  const { ms } = await timeSteps(model, length, batch, steps, false);
-  // Only where the cache is long enough to show.
-  const { attending } = timestamps && batch === 1 && length >= LONG_PROMPT
-    ? await timeSteps(model, length, batch, 4, true)
-    : { attending: NaN };
-  return { ms, attending };
+  const time = await timeSteps(model, length, batch, steps, false);
+  if (!model.store!.gpu.features.timestamps || length < LONG_PROMPT) return time;
+  return { ...await timeSteps(model, length, batch, 4, true), ms: time.ms };
 }
 
-async function timeSteps(
+/** Times a decode step of `batch` sequences that have a synthetic cache of what a prompt would leave. */ async function timeSteps(
   model: Model,
   length: number,
   batch: number,
@@ -144,6 +150,7 @@ async function timeSteps(
   const whole = generateSpec(model, turns, options);
   const spec = { ...whole, timed, sizes: { ...whole.sizes, prefillRows: 32 } };
   const engine = await createEngine(gpu, spec);
+  tell(`${batch} × ${length} tokens, ${formatBytes(engine.bytes.cache)}: made`);
   try {
     const prompts = turns.map(() => [1]);
     writeSampling(
@@ -172,6 +179,7 @@ async function timeSteps(
       }
     }
     engine.beginDecode([...turns.keys()]);
+    tell("lengths written");
     let best = Infinity;
     for (let i = 0; i < 4; i++) {
       const commands = engine.decode(steps, length + (i + 1) * steps);
@@ -181,10 +189,12 @@ async function timeSteps(
       await engine.idle();
       if (i > 0) best = Math.min(best, (performance.now() - start) / steps);
     }
-    if (!timed) return { ms: best, attending: NaN };
-    const kernels = (await engine.times()).filter(({ name }) => ATTENDING.test(name));
-    const sum = kernels.reduce((all, { milliseconds }) => all + milliseconds, 0);
-    return { ms: best, attending: sum / (4 * steps) };
+    if (!timed) return { ms: best, attending: NaN, upkeep: NaN };
+    const kernels = await engine.times();
+    const msOf = (names: RegExp) =>
+      kernels.reduce((sum, { name, milliseconds }) => sum + (names.test(name) ? milliseconds : 0), 0) /
+      (4 * steps);
+    return { ms: best, attending: msOf(ATTENDING), upkeep: msOf(UPKEEP) };
   } finally {
     engine.release();
   }
@@ -194,27 +204,34 @@ async function benchDecode(
   name: string,
   model: Model,
   lengths: readonly number[],
+  batches: readonly number[],
   steps: number,
 ): Promise<(string | number)[][]> {
   const rows: (string | number)[][] = [];
   for (const length of lengths) {
-    let full: StepTime = { ms: NaN, attending: NaN };
-    for (const variant of variantsOf(KEEPS)) {
-      const made = apply(model, variant);
-      const time = await timeDecode(made, length, 1, steps);
-      if (!variant.policy) full = time;
-      const { ms, attending } = time;
-      const { bytes } = planOf(made, length);
-      add(rows, [
-        name,
-        length,
-        variant.name,
-        short(1000 / ms),
-        short(full.ms / ms),
-        short(full.attending / attending),
-        formatBytes(bytes.cache),
-        `${(bytes.cache / (bytes.cache + bytes.weights) * 100).toFixed(0)} %`,
-      ]);
+    for (const batch of length >= LONG_PROMPT ? batches : [1]) {
+      let full: StepTime = { ms: NaN, attending: NaN, upkeep: NaN };
+      for (const variant of variantsOf(KEEPS)) {
+        const made = apply(model, variant);
+        const time = await timeDecode(made, length, batch, steps);
+        if (!variant.policy) full = time;
+        const { bytes } = planOf(made, length, batch);
+        const number = (value: number) => Number.isNaN(value) ? "–" : short(value);
+        add(rows, [
+          name,
+          length,
+          batch,
+          variant.name,
+          short(batch * 1000 / time.ms),
+          short(full.ms / time.ms),
+          number(time.attending),
+          number(time.upkeep),
+          number(full.attending / time.attending),
+          number((full.attending + full.upkeep) / (time.attending + time.upkeep)),
+          formatBytes(bytes.cache),
+          `${(bytes.cache / (bytes.cache + bytes.weights) * 100).toFixed(0)} %`,
+        ]);
+      }
     }
   }
   return rows;
@@ -226,21 +243,21 @@ function batchFor(model: Model, length: number, memory: number): number {
     const { bytes } = planOf(model, length, sequences);
     return bytes.weights + bytes.cache + bytes.activations;
   };
-  let low = 0;
-  let high = 512;
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    let fits = false;
+  const fits = (sequences: number): boolean => {
     try {
-      fits = bytesOf(middle) <= memory;
+      return bytesOf(sequences) <= memory;
     } catch (error) {
       // Over the binding limit.
-      if (!(error instanceof RangeError)) throw error;
+      if (error instanceof RangeError) return false;
+      throw error;
     }
-    if (fits) low = middle;
-    else high = middle;
-  }
-  return low;
+  };
+  // A plan of long prompts takes a second: begin near the answer.
+  const { weights, cache } = planOf(model, length).bytes;
+  let sequences = Math.max(0, Math.floor((memory - weights) / cache));
+  while (sequences > 0 && !fits(sequences)) sequences--;
+  while (fits(sequences + 1)) sequences++;
+  return sequences;
 }
 
 async function benchBatch(
@@ -260,7 +277,15 @@ async function benchBatch(
       add(rows, [name, length, formatBytes(memory), variant.name, 0, "–", "–"]);
       continue;
     }
-    const { ms } = await timeDecode(made, length, batch, steps);
+    const time = await timeSteps(made, length, batch, steps, false).catch((error) => {
+      if (error instanceof GpuMemoryError) return undefined;
+      throw error;
+    });
+    if (!time) {
+      add(rows, [name, length, formatBytes(memory), variant.name, batch, "not enough memory", "–"]);
+      continue;
+    }
+    const { ms } = time;
     const perSecond = batch * 1000 / ms;
     if (!variant.policy) full = perSecond;
     add(rows, [
@@ -280,6 +305,8 @@ async function benchBatch(
 interface KvBench {
   readonly prefill: readonly number[];
   readonly decode: readonly number[];
+  /** Numbers of sequences that decode together, where prompts are long. */
+  readonly sequences: readonly number[];
   readonly batch: readonly {
     readonly length: number;
     readonly memory: number;
@@ -290,8 +317,9 @@ interface KvBench {
 
 const GPU_BENCH: Readonly<Record<string, KvBench>> = {
   "Llama-3.2-1B": {
-    prefill: [512, 2048, 8192],
+    prefill: [512, 2048, 8192, 32768],
     decode: [512, 2048, 8192, 32768],
+    sequences: [1, 4],
     batch: [
       { length: 8192, memory: 16 * 2 ** 30, keeps: [0.45, 0.35, 0.2] },
       { length: 32768, memory: 12 * 2 ** 30, keeps: [0.45, 0.35] },
@@ -299,12 +327,13 @@ const GPU_BENCH: Readonly<Record<string, KvBench>> = {
     steps: 16,
   },
   "Llama-3-8B": {
-    prefill: [512, 2048, 8192],
+    prefill: [512, 2048, 8192, 32768],
     decode: [512, 2048, 8192, 32768],
+    sequences: [1, 4, 11],
     batch: [
       { length: 8192, memory: 40 * 2 ** 30, keeps: [0.45, 0.35, 0.2] },
-      { length: 32768, memory: 40 * 2 ** 30, keeps: [0.45, 0.35] },
-      { length: 32768, memory: 60 * 2 ** 30, keeps: [0.45, 0.35] },
+      { length: 32768, memory: 60 * 2 ** 30, keeps: [0.35, 0.45] },
+      { length: 32768, memory: 40 * 2 ** 30, keeps: [0.35, 0.45] },
     ],
     steps: 16,
   },
@@ -313,6 +342,7 @@ const GPU_BENCH: Readonly<Record<string, KvBench>> = {
 const CPU_BENCH: KvBench = {
   prefill: [512, 1500],
   decode: [512, 1500],
+  sequences: [1],
   batch: [{ length: 1024, memory: 64 * 2 ** 20, keeps: [0.35] }],
   steps: 8,
 };
@@ -329,7 +359,9 @@ export async function benchKv(gpu: Gpu, only?: string, part?: string, prompt?: n
       tables.batch.push(...await benchBatch(name, model, length, memory, keeps, bench.steps));
     }
     if (wanted("decode")) {
-      tables.decode.push(...await benchDecode(name, model, bench.decode.filter(long), bench.steps));
+      tables.decode.push(
+        ...await benchDecode(name, model, bench.decode.filter(long), bench.sequences, bench.steps),
+      );
     }
     if (!wanted("prefill")) return;
     tables.prefill.push(
@@ -346,6 +378,7 @@ export async function benchKv(gpu: Gpu, only?: string, part?: string, prompt?: n
     for (const [name, bench] of Object.entries(GPU_BENCH)) {
       if (only && name !== only) continue;
       using model = await randomLlama(gpu, name, 40960);
+      tell(`${name}: ${formatBytes(model.store!.bytes)} of weights`);
       await measure(name, model, bench);
     }
   }
@@ -354,15 +387,20 @@ export async function benchKv(gpu: Gpu, only?: string, part?: string, prompt?: n
       ["model", "prompt", "cache", "ms", "of full", "scoring and selecting", "bytes"],
       tables.prefill,
     ),
-    `Decode, one sequence, synthetic cache of that length, ${NEW_TOKENS} new tokens planned.\n\n` +
+    `Decode with synthetic caches of that length, ${NEW_TOKENS} new tokens planned. Attention and the upkeep of ` +
+    "the cache (appending, scoring, evicting) in ms a step, by timestamps.\n\n" +
     markdownTable(
       [
         "model",
         "prompt",
+        "sequences",
         "cache",
         "tokens/s",
         "gain",
+        "attention",
+        "upkeep",
         "attention's gain",
+        "with upkeep",
         "bytes",
         "cache of what a step reads",
       ],

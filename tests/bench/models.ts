@@ -75,6 +75,8 @@ export async function randomLlama(gpu: Gpu, name: string, context = CONTEXT): Pr
     for (let at = 0; at < total; at += block) {
       store.write(weight, at, bytes.subarray(0, Math.min(block, total - at) * size));
     }
+    // What is written but not submitted is held a second time.
+    await store.flush();
   }
   return {
     directory: name,
