@@ -52,6 +52,9 @@ export {
   type Tokenizer,
 } from "./lib/text/mod.ts";
 export {
+  attend,
+  type AttendInputs,
+  type AttendOptions,
   type DeviceTraits,
   type EncodePromptOptions,
   type FinishReason,

@@ -3,7 +3,15 @@
 //
 //   deno run -A examples/kv_quality.ts --help
 
-import { KV_POLICIES, loadModel, type Model, openGpu, type Turn, withKvPruning } from "../mod.ts";
+import {
+  KV_POLICIES,
+  loadModel,
+  type Model,
+  openGpu,
+  parseKvPolicy,
+  type Turn,
+  withKvPruning,
+} from "../mod.ts";
 import { keptCells } from "./cells.ts";
 import { hostLlama } from "./host_llama.ts";
 import { attentionTable, type NoteAttention, noteAttention } from "./note_attention.ts";
@@ -42,7 +50,8 @@ cache's tokens before it. Beside it the attention that the question pays its not
 to standard output.
 
   --model DIR         the model (default: novel-llama of the examples)
-  --policies A,B      policies to measure (default: all; random is the floor)
+  --policies A,B      policies to measure (default: all; random is the floor); one option may stand behind a name:
+                      pyramid-infer:algorithm=paper
   --keeps 1,0.45      budgets: shares of the full cache (default: 1,0.8,0.6,0.45,0.3,0.2)
   --ablations 0.6,0.8 budgets of the comparisons within PyramidInfer and others, or none (default: 0.6,0.8)
   --needles FILE      prompts, a line of JSON each: prompt, answer, tokens, depth (default: made from prose that comes along)
@@ -87,7 +96,7 @@ const options = readOptions(USAGE, {
 });
 const policies = options.policies.split(",").map((name) => name.trim());
 for (const name of policies) {
-  if (!Object.hasOwn(KV_POLICIES, name)) {
+  if (!Object.hasOwn(KV_POLICIES, name.split(":")[0])) {
     fail(
       `There is no policy ${JSON.stringify(name)}: the policies are ${Object.keys(KV_POLICIES).join(", ")}`,
     );
@@ -215,8 +224,8 @@ for (const name of policies) {
   const row = new Map<number, Quality>();
   measured.set(name, row);
   for (const keep of keeps) {
-    const pruned = withKvPruning(KV_POLICIES[name].make({ keep }))(model);
-    const quality = await measure(`${name}_${keep}`, pruned);
+    const policy = parseKvPolicy(`${name}${name.includes(":") ? "," : ":"}keep=${keep}`);
+    const quality = await measure(`${name.replace(/[:=]/g, "-")}_${keep}`, withKvPruning(policy)(model));
     row.set(keep, quality);
     progress(`${name} keep ${keep}: ${summary(quality)}`);
   }

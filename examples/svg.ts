@@ -52,6 +52,12 @@ export interface Line {
   readonly points: readonly (readonly [x: number, y: number | undefined])[];
   /** Grey and thin: what the others are compared with. */
   readonly faint?: boolean;
+  /** Colour in place of the next one. */
+  readonly color?: string;
+  /** Dashes in place of those of the colour's turn. */
+  readonly dash?: string;
+  /** The line with a mark at each point, or one of both alone. Default: both. */
+  readonly draw?: "both" | "line" | "marks";
 }
 
 /** What stands around the lines. */
@@ -98,22 +104,27 @@ export function lineChart(chart: Chart, lines: readonly Line[]): string {
     }),
   );
   let [drawn, grey] = [0, 0];
-  const names: { y: number; text: string; color: string; dash: string }[] = [];
-  for (const { name, points, faint } of lines) {
+  const names: { y: number; text: string; color: string; dash: string; draw: Line["draw"] }[] = [];
+  for (const { name, points, faint, draw = "both", ...own } of lines) {
     const among = faint ? FAINT : BOLD;
-    const count = faint ? grey++ : drawn++;
-    const color = among.colors[count % among.colors.length];
-    const dash = among.dashes[Math.floor(count / among.colors.length) % among.dashes.length];
+    const count = own.color ? 0 : faint ? grey++ : drawn++;
+    const color = own.color ?? among.colors[count % among.colors.length];
+    const dash = own.dash ?? among.dashes[Math.floor(count / among.colors.length) % among.dashes.length];
     const known = points.filter((point): point is readonly [number, number] => point[1] !== undefined)
       .sort(([a], [b]) => a - b);
     if (known.length === 0) continue;
     const places = known.map(([x, y]) => `${xOf(x).toFixed(1)} ${yOf(y).toFixed(1)}`);
     const stroke = { stroke: color, "stroke-width": faint ? 1.5 : 2, "stroke-dasharray": dash, fill: "none" };
-    shapes.push(element("path", { d: `M${places.join("L")}`, ...stroke }));
-    for (const [x, y] of known) shapes.push(element("circle", { cx: xOf(x), cy: yOf(y), r: 3, fill: color }));
-    names.push({ y: yOf(known[known.length - 1][1]), text: name, color, dash });
+    if (draw !== "marks") shapes.push(element("path", { d: `M${places.join("L")}`, ...stroke }));
+    if (draw !== "line") {
+      for (const [x, y] of known) {
+        shapes.push(element("circle", { cx: xOf(x), cy: yOf(y), r: 3, fill: color }));
+      }
+    }
+    names.push({ y: yOf(known[known.length - 1][1]), text: name, color, dash, draw });
   }
-  names.sort((a, b) => a.y - b.y);
+  // Ends that fall together keep the order of the lines.
+  names.sort((a, b) => Math.round(a.y) - Math.round(b.y));
   // Names keep a line's height between them, inside the plot's height as far as they fit.
   let next = top;
   names.forEach((entry, i) => {
@@ -121,18 +132,43 @@ export function lineChart(chart: Chart, lines: readonly Line[]): string {
     const y = Math.max(next, Math.min(entry.y, latest));
     next = y + 17;
     const x = left + plotWidth + 12;
-    shapes.push(
-      element("path", {
+    const sample = entry.draw === "marks"
+      ? element("circle", { cx: x + 12, cy: y, r: 3, fill: entry.color })
+      : element("path", {
         d: `M${x} ${y.toFixed(1)}h24`,
         stroke: entry.color,
         "stroke-width": 2,
         "stroke-dasharray": entry.dash,
-      }),
-      label(x + 30, y + 4, entry.text),
-    );
+      });
+    shapes.push(sample, label(x + 30, y + 4, entry.text));
   });
   const longest = Math.max(0, ...names.map(({ text }) => text.length));
   return svgPage(left + plotWidth + 54 + longest * 7, Math.max(top + plotHeight + 56, next + 8), shapes);
+}
+
+/** Pictures side by side, so many in a row, in one picture. */
+export function sideBySide(pictures: readonly string[], columns: number): string {
+  const sizes = pictures.map((picture) => {
+    const [, width, height] = / width="(\d+)" height="(\d+)"/.exec(picture)!;
+    return { width: Number(width), height: Number(height) };
+  });
+  const width = Math.max(...sizes.map((size) => size.width));
+  const height = Math.max(...sizes.map((size) => size.height));
+  const placed = pictures.map((picture, i) =>
+    picture.trimEnd().replace(
+      "<svg ",
+      `<svg x="${i % columns * width}" y="${Math.floor(i / columns) * height}" `,
+    )
+  );
+  const across = Math.min(columns, pictures.length);
+  return svgPage(across * width, Math.ceil(pictures.length / columns) * height, placed);
+}
+
+/** A power of ten by its exponent, for axes of logarithms. */
+export function powerOfTen(exponent: number): string {
+  if (!Number.isInteger(exponent)) return Number((10 ** exponent).toPrecision(2)).toString();
+  const raised = [...String(exponent)].map((mark) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(mark)] ?? "⁻").join("");
+  return exponent === 0 ? "1" : exponent === 1 ? "10" : `10${raised}`;
 }
 
 /** 1, 2 or 5 times a power of ten, at least `least`. */

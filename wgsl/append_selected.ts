@@ -27,7 +27,8 @@ const THREADS = 64;
 /**
  * For every (sequence, KV head) of a layer: `start = length` and `length = min(length + kept rows, capacity)`, where
  * `min(keep, context)` of the `context = count - window` first rows are kept and all of the others. With `counted`,
- * `keeps[sequence * kvHeads + head]` stands for the selection's `keep`. A sequence that is done keeps no row.
+ * `keeps[sequence * keepHeads + head]` stands for the selection's `keep`; `keepHeads` is the number of KV heads, or 1 where
+ * all of them keep as many. A sequence that is done keeps no row.
  *
  * With `ragged`, the heads of a sequence whose extents are all empty first get slots anew, out of those that they have
  * together: in order from `base` and `positions` of head 0 on, each the rows that it keeps and as many more as there are
@@ -48,7 +49,11 @@ fn keptRows(sequence: u32, keep: u32) -> u32 {
 }
 
 fn keepOf(sequence: u32, head: u32) -> u32 {
-  return ${counted ? "keeps[sequence * params.kvHeads + head]" : "selections[sequence].keep"};
+  return ${
+    counted
+      ? "keeps[sequence * params.keepHeads + min(head, params.keepHeads - 1u)]"
+      : "selections[sequence].keep"
+  };
 }
 
 fn append(sequence: u32, head: u32) {
@@ -102,7 +107,12 @@ fn main(
 `;
   return defineKernel({
     name: `appendSelected${counted ? " counted" : ""}${ragged ? " ragged" : ""}`,
-    parameters: { layer: "u32", sequences: "u32", kvHeads: "u32" },
+    parameters: {
+      layer: "u32",
+      sequences: "u32",
+      kvHeads: "u32",
+      ...(counted ? { keepHeads: "u32" } as const : {}),
+    },
     bindings: [
       write("extents", "array<Extent>"),
       read("selections", "array<Selection>"),

@@ -8,6 +8,8 @@
 //
 //   freed (a ring)    [ ... | freeFirst: slot of the row | freeCount - 1 further ones | ... capacity ]
 //
+// or none of them while the row's position is below `frozen`.
+//
 // The first new slot is read once, into workgroup memory, before any invocation writes, and no other workgroup touches
 // the extent. With shared positions one workgroup owns a sequence: its invocations lie along the sequence's extents, then
 // along its rows. Otherwise one workgroup owns an extent, and its invocations lie along the rows. Extents that share their
@@ -35,8 +37,9 @@ const THREADS = 64;
  * `length = min(length + new rows, capacity)`, and `slotPositions[positions + start + row.index] = row.position` for each
  * new row whose slot is within the capacity. A sequence that is done gets no new rows.
  *
- * With `reuse` and more than `delay` freed slots, `start` is the slot that was freed first and the length stays; a slot is
- * so left as it is until `delay` further ones were freed. `freed` is the table of the rings.
+ * With `reuse` and more than `delay` freed slots, `start` is the slot that was freed first and the length stays, for rows
+ * from position `frozen` on; a slot is so left as it is until `delay` further ones were freed. `freed` is the table of the
+ * rings.
  *
  * `spans` has, for each sequence, its first row in `rowTable` and its number of rows; a sequence's rows stand together.
  *
@@ -47,14 +50,15 @@ export function cacheAppend(spec: CacheAppendSpec): Kernel {
   if (sharedPositions && reuse) {
     throw new TypeError("Layers that share their slots never free one: leave out reuse, or sharedPositions");
   }
-  const takesFreed = "count > 0u && extents[index].freeCount > params.delay";
+  const takesFreed =
+    "count > 0u && extents[index].freeCount > params.delay && position >= extents[index].frozen";
   const body = `
 ${ROW_STRUCT}
 ${EXTENT_STRUCT}
 ${STATE_STRUCT}
 var<workgroup> firstNew: u32;
 
-fn firstSlot(index: u32, count: u32) -> u32 {
+fn firstSlot(index: u32, count: u32, position: u32) -> u32 {
   ${
     reuse
       ? `if (${takesFreed}) {
@@ -65,8 +69,8 @@ fn firstSlot(index: u32, count: u32) -> u32 {
   return extents[index].length;
 }
 
-fn extend(index: u32, count: u32) {
-  extents[index].start = firstSlot(index, count);
+fn extend(index: u32, count: u32, position: u32) {
+  extents[index].start = firstSlot(index, count, position);
   ${
     reuse
       ? `if (${takesFreed}) {
@@ -91,16 +95,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let head = group.x % params.kvHeads;
   let owner = (layer * params.sequences + sequence) * params.kvHeads + head;`
   }
-  if (local == 0u) { firstNew = firstSlot(owner, count); }
+  // The one row that may get a freed slot.
+  let position = rowTable[span.x].position;
+  if (local == 0u) { firstNew = firstSlot(owner, count, position); }
   workgroupBarrier();
   let start = firstNew;
   ${
     sharedPositions
       ? `for (var i = local; i < params.layers * params.kvHeads; i += ${THREADS}u) {
     let layer = params.firstLayer + i / params.kvHeads;
-    extend((layer * params.sequences + sequence) * params.kvHeads + i % params.kvHeads, count);
+    extend((layer * params.sequences + sequence) * params.kvHeads + i % params.kvHeads, count, position);
   }`
-      : "if (local == 0u) { extend(owner, count); }"
+      : "if (local == 0u) { extend(owner, count, position); }"
   }
   let capacity = extents[owner].capacity;
   let positions = extents[owner].positions;

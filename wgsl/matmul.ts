@@ -32,6 +32,8 @@ export interface MatmulSpec {
   readonly vectorized: boolean;
   /** What follows the dot product; after `split` come the sums of matmulReduce. */
   readonly epilogue: "none" | "residual" | "split";
+  /** Whether a bias is added to the dot products; with `split`, matmulReduce adds it. Default: no. */
+  readonly bias?: boolean;
   /**
    * Tile size; changes no result. `medium` reads less, `small` makes more workgroups of few rows; `lean` has twice the
    * invocations of `medium`, for calls with few workgroups. On an H100 tiles of 128 x 128 were no faster than `medium`
@@ -77,14 +79,15 @@ export function splitDecisions(
 }
 
 /**
- * out = x wᵀ (+ residual) for many rows. Bindings `x` [rows, inputStride] f32, `w` [.., k] stored as `dtype`,
- * `residual` (as `out`), `out` [rows, outputStride] f32; `x` and `w` are bound as vectors of 4 when `vectorized`.
+ * out = x wᵀ (+ bias) (+ residual) for many rows. Bindings `x` [rows, inputStride] f32, `w` [.., k] stored as `dtype`,
+ * `bias` [..] f32 (column j takes number `firstBias + j`), `residual` (as `out`), `out` [rows, outputStride] f32; `x` and
+ * `w` are bound as vectors of 4 when `vectorized`.
  *
  * With `split` it takes a parameter `splits` more, and `out` is [splits, rows, outputStride]: the sums over each part
  * of k, which matmulReduce adds.
  */
 export function matmul(spec: MatmulSpec): Kernel {
-  const { dtype, vectorized, epilogue, tile } = spec;
+  const { dtype, vectorized, epilogue, bias = false, tile } = spec;
   const { tileRows, tileColumns, rowsEach, columnsEach, depth } = TILES[tile];
   const across = tileColumns / columnsEach;
   const down = tileRows / rowsEach;
@@ -184,9 +187,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let index = ${
             split ? "(group.z * params.rows + row)" : "row"
           } * params.outputStride + params.outputOffset + column;
-        if (column < params.n) { out[index] = ${
-            epilogue === "residual" ? "residual[index] + " : ""
-          }s${i}_${j}; }
+        if (column < params.n) { out[index] = ${epilogue === "residual" ? "residual[index] + " : ""}${
+            bias ? `(s${i}_${j} + bias[params.firstBias + column])` : `s${i}_${j}`
+          }; }
       }`)
       }
     }
@@ -195,7 +198,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 `;
   return defineKernel({
-    name: `matmul ${dtype} ${vectorized ? "x4" : "x1"} ${tile} ${epilogue}`,
+    name: `matmul ${dtype} ${vectorized ? "x4" : "x1"} ${tile}${bias ? " bias" : ""} ${epilogue}`,
     f16: dtype === "f16",
     parameters: {
       rows: "u32",
@@ -206,10 +209,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       outputOffset: "u32",
       firstRow: "u32",
       ...(split ? { splits: "u32" as const } : {}),
+      ...(bias ? { firstBias: "u32" as const } : {}),
     },
     bindings: [
       read("x", vectorized ? "array<vec4<f32>>" : "array<f32>"),
       read("w", vectorized ? `array<vec4<${dtype}>>` : `array<${dtype}>`),
+      ...(bias ? [read("bias", "array<f32>")] : []),
       ...(epilogue === "residual" ? [read("residual", "array<f32>")] : []),
       write("out", "array<f32>"),
     ],

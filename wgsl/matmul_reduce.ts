@@ -15,19 +15,28 @@ export interface MatmulReduceSpec {
   readonly splits: number;
   /** What follows the sum. */
   readonly epilogue: "none" | "residual";
+  /** Whether a bias is added to the sum. Default: no. */
+  readonly bias?: boolean;
 }
 
 /**
- * out[r, outputOffset + j] = sum over splits of sums[split, r, j] (+ residual). Bindings `sums` [splits, rows, n],
- * `residual` (as `out`), `out` [rows, outputStride], all f32.
+ * out[r, outputOffset + j] = sum over splits of sums[split, r, j] (+ bias[firstBias + j]) (+ residual). Bindings `sums`
+ * [splits, rows, n], `bias` [..], `residual` (as `out`), `out` [rows, outputStride], all f32.
  */
-export function matmulReduce({ splits, epilogue }: MatmulReduceSpec): Kernel {
+export function matmulReduce({ splits, epilogue, bias = false }: MatmulReduceSpec): Kernel {
   const residual = epilogue === "residual";
   return defineKernel({
-    name: `matmulReduce splits ${splits} ${epilogue}`,
-    parameters: { rows: "u32", n: "u32", outputStride: "u32", outputOffset: "u32" },
+    name: `matmulReduce splits ${splits}${bias ? " bias" : ""} ${epilogue}`,
+    parameters: {
+      rows: "u32",
+      n: "u32",
+      outputStride: "u32",
+      outputOffset: "u32",
+      ...(bias ? { firstBias: "u32" as const } : {}),
+    },
     bindings: [
       read("sums", "array<f32>"),
+      ...(bias ? [read("bias", "array<f32>")] : []),
       ...(residual ? [read("residual", "array<f32>")] : []),
       write("out", "array<f32>"),
     ],
@@ -40,6 +49,7 @@ fn element(i: u32) {
   ${residual ? "let added = residual[index];" : ""}
   var sum = s0;
   ${unroll(splits - 1, (s) => `sum += s${s + 1};`)}
+  ${bias ? "sum += bias[params.firstBias + i % params.n];" : ""}
   out[index] = ${residual ? "added + sum" : "sum"};
 }
 ${elementwiseMain("params.rows * params.n")}`,

@@ -19,9 +19,9 @@
 // Products are summed by explicit fma in an order that depends on k and the workgroup size only: a row's result is the
 // same to the bit whatever its index, the number of rows and `rowsPerPass`.
 
+import { type Activation, activationText } from "./activations.ts";
 import { defineKernel, foldGrid, type Kernel, read, type StorageType, unroll, write } from "./kernel.ts";
 import { reduceInputs } from "./reduce.ts";
-import { SILU } from "./silu.ts";
 import { workgroupThreads } from "./threads.ts";
 
 /** Compiled-in choices of {@linkcode matvec}. */
@@ -36,11 +36,17 @@ export interface MatvecSpec {
   readonly rowsPerPass: 1 | 2 | 4 | 8;
   /** Whether the RMSNorm of the input rows is fused. */
   readonly norm: boolean;
+  /** Whether that norm has a weight. Default: yes. */
+  readonly affine?: boolean;
+  /** Whether a bias is added to the dot products. Default: no. */
+  readonly bias?: boolean;
   /** What follows the dot product. */
-  readonly epilogue: "none" | "residual" | "swiglu";
+  readonly epilogue: "none" | "residual" | "glu";
+  /** Activation of the gate, for `glu`. Default: silu. */
+  readonly activation?: Activation;
   /** Invocations of a workgroup, a power of two from 32 to 256: about k / vector. Changes the order of sums. */
   readonly threads: number;
-  /** Weight rows of a workgroup (pairs of them for swiglu). Does not change any result. */
+  /** Weight rows of a workgroup (pairs of them for glu). Does not change any result. */
   readonly columns: 1 | 2 | 4 | 8;
 }
 
@@ -53,7 +59,7 @@ export function matvecDecisions(
 ): Pick<MatvecSpec, "threads" | "columns"> {
   return {
     threads: workgroupThreads(Math.ceil(spec.k / spec.vector)),
-    columns: spec.epilogue === "swiglu" && spec.rowsPerPass === 8 ? 2 : 4,
+    columns: spec.epilogue === "glu" && spec.rowsPerPass === 8 ? 2 : 4,
   };
 }
 
@@ -61,20 +67,22 @@ export function matvecDecisions(
 const at = (name: string, c: number, r: number): string => `${name}${c}_${r}`;
 
 /**
- * out = x wᵀ for few rows, with an RMSNorm before it and a residual or SwiGLU after it as asked for. Bindings `x`
- * [rows, inputStride] f32, `w` [.., k] stored as `dtype`, `normWeight` [k] f32 (with `norm`), `residual` (as `out`,
- * with that epilogue), `out` [rows, outputStride] f32.
+ * out = x wᵀ for few rows, with an RMSNorm before it and a bias, a residual or a gated linear unit after it as asked for.
+ * Bindings `x` [rows, inputStride] f32, `w` [.., k] stored as `dtype`, `normWeight` [k] f32 (with `norm` and `affine`),
+ * `bias` [..] f32 (with `bias`), `residual` (as `out`, with that epilogue), `out` [rows, outputStride] f32.
  *
- * SwiGLU takes the gate from weight row `firstRow + j` and the up projection from `upRow + j`.
+ * The bias of column j is `bias[firstBias + j]`. A gated linear unit takes the gate from weight row `firstRow + j` and the
+ * up projection from `upRow + j`, with the bias `upBias + j`.
  *
  * @throws {TypeError} when 8 elements a load are asked of f32.
  */
 export function matvec(spec: MatvecSpec): Kernel {
   const { dtype, subgroups, vector, rowsPerPass: rows, norm, epilogue, threads, columns } = spec;
+  const { affine = true, bias = false, activation = "silu" } = spec;
   if (vector === 8 && dtype !== "f16") {
     throw new TypeError("A load of 8 elements needs storage as f16: current value is f32");
   }
-  const dots = epilogue === "swiglu" ? 2 * columns : columns;
+  const dots = epilogue === "glu" ? 2 * columns : columns;
   const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
   // Sums of one row: its dot products, and with norm the sum of squares.
   const names = range(rows).flatMap((r) => [
@@ -110,8 +118,14 @@ export function matvec(spec: MatvecSpec): Kernel {
     unroll(parts, (p) => {
       const index = parts === 1 ? "chunk" : `2u * chunk + ${p}u`;
       return `{
-      ${norm ? "var" : "let"} value = x[input${r} + ${index}];
-      ${norm ? `${accumulate(`squares${r}`, "value", "value")}\n      value = value * gain${p};` : ""}
+      ${norm && affine ? "var" : "let"} value = x[input${r} + ${index}];
+      ${
+        norm
+          ? `${accumulate(`squares${r}`, "value", "value")}\n      ${
+            affine ? `value = value * gain${p};` : ""
+          }`
+          : ""
+      }
       ${unroll(dots, (c) => accumulate(at("sum", c, r), `w${c}_${p}`, "value"))}
       }`;
     });
@@ -119,7 +133,10 @@ export function matvec(spec: MatvecSpec): Kernel {
   const finish = (value: (i: string) => string): string => {
     // Invocation t finishes output (row t / columns, column t % columns).
     const dot = (c: string): string => value(`row * ${perRow}u + ${c}`);
-    const scaled = (c: string): string => norm ? `scale * ${dot(c)}` : dot(c);
+    const product = (c: string): string => norm ? `scale * ${dot(c)}` : dot(c);
+    const biased = (c: string, first: string): string =>
+      bias ? `${product(c)} + bias[params.${first} + first + column]` : product(c);
+    const output = biased("column", "firstBias");
     return `
   if (local < ${rows * columns}u) {
     let row = local / ${columns}u;
@@ -128,11 +145,11 @@ export function matvec(spec: MatvecSpec): Kernel {
       let index = (firstInput + row) * params.outputStride + params.outputOffset + first + column;
       ${norm ? `let scale = inverseSqrt(${dot(`${dots}u`)} / f32(params.k) + params.eps);` : ""}
       ${
-      epilogue === "swiglu"
-        ? `out[index] = silu(${scaled("column")}) * (${scaled(`column + ${columns}u`)});`
+      epilogue === "glu"
+        ? `out[index] = ${activation}(${output}) * (${biased(`column + ${columns}u`, "upBias")});`
         : epilogue === "residual"
-        ? `out[index] = residual[index] + ${scaled("column")};`
-        : `out[index] = ${scaled("column")};`
+        ? `out[index] = residual[index] + ${bias ? `(${output})` : output};`
+        : `out[index] = ${output};`
     }
     }
   }`;
@@ -162,7 +179,7 @@ fn total(index: u32, subgroups: u32) -> f32 {
       : `var<workgroup> partials: array<f32, ${threads * batchOf(count, threads)}>;
 var<workgroup> totals: array<f32, ${count}>;`
   }
-${epilogue === "swiglu" ? SILU : ""}
+${epilogue === "glu" ? activationText(activation) : ""}
 @compute @workgroup_size(${threads})
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -190,7 +207,7 @@ fn main(
   for (var chunk = local; chunk < chunks; chunk += ${threads}u) {
     ${unroll(dots, loadWeight)}
     ${
-    norm
+    norm && affine
       ? unroll(parts, (p) => `let gain${p} = normWeight[${parts === 1 ? "chunk" : `2u * chunk + ${p}u`}];`)
       : ""
   }
@@ -203,8 +220,10 @@ ${reduce}
 `;
   return defineKernel({
     name: `matvec ${dtype} x${vector} rows ${rows} columns ${columns} threads ${threads}${
-      norm ? " norm" : ""
-    } ${epilogue}${subgroups ? " subgroups" : ""}`,
+      norm ? affine ? " norm" : " plain norm" : ""
+    }${bias ? " bias" : ""} ${epilogue === "glu" ? `${activation} glu` : epilogue}${
+      subgroups ? " subgroups" : ""
+    }`,
     f16: dtype === "f16" && vector !== 8,
     parameters: {
       rows: "u32",
@@ -214,13 +233,16 @@ ${reduce}
       outputStride: "u32",
       outputOffset: "u32",
       firstRow: "u32",
-      ...(epilogue === "swiglu" ? { upRow: "u32" as const } : {}),
+      ...(epilogue === "glu" ? { upRow: "u32" as const } : {}),
+      ...(bias ? { firstBias: "u32" as const } : {}),
+      ...(bias && epilogue === "glu" ? { upBias: "u32" as const } : {}),
       ...(norm ? { eps: "f32" as const } : {}),
     },
     bindings: [
       read("x", inputType),
       read("w", weightType),
-      ...(norm ? [read("normWeight", inputType)] : []),
+      ...(norm && affine ? [read("normWeight", inputType)] : []),
+      ...(bias ? [read("bias", "array<f32>")] : []),
       ...(epilogue === "residual" ? [read("residual", "array<f32>")] : []),
       write("out", "array<f32>"),
     ],

@@ -4,6 +4,9 @@
 //                          0       sinks                        count - window   count
 //   map                    | sinks | those in order ... | window |
 //
+// Rows that are counted stand at the end of the room that there is for the most of them, so that the last row is always
+// in the same place; what is before them is marked as absent.
+//
 // One workgroup a sequence, or a (head, sequence). Its threads first find the border that the best scores reach (see
 // selection_border.ts), then walk over tiles of 256 rows, one a thread: each marks its row in bit fields of the workgroup,
 // and counts the bits before its own. Three bit fields take turns, so that a tile needs one barrier: while one is read,
@@ -11,7 +14,7 @@
 
 import { defineKernel, type Kernel, read, unroll, write } from "./kernel.ts";
 import { eachKey, SCORE_KEY, SELECTION_THREADS, selectionBorder } from "./selection_border.ts";
-import { ROW_STRUCT, SELECTION_STRUCT } from "./tables.ts";
+import { ABSENT_INDEX, ROW_STRUCT, SELECTION_STRUCT } from "./tables.ts";
 
 /** Compiled-in choices of {@linkcode selectRows}. */
 export interface SelectRowsSpec {
@@ -34,17 +37,15 @@ const WORDS = THREADS / 32;
  * - rows: `map[output + i] = first + j` and `rowsOut[output + i]`, row `first + j` of `rowTable` with index i;
  * - slots: `map[head * stride + first + i] = j`.
  *
- * The score of row j is `scores[head * stride + first + j]`, f32 of any sign; NaN is lowest. With `counted`,
- * `keeps[sequence * heads + head]` stands for the selection's `keep`. `heads` is how many have scores.
- *
- * @throws {TypeError} when rows, of which there is one selection for all heads, are to be counted by head
+ * The score of row j is `scores[head * stride + first + j]`, f32 of any sign; NaN is lowest. `heads` is how many have
+ * scores. With `counted`, `keeps[sequence * heads + head]` stands for the selection's `keep`; of rows, which are counted
+ * once for all heads with `heads` 1, that is the most there may be: they stand `keep - keeps[sequence]` rows further on,
+ * the rows from `output` to there are copies of row `first` of index {@linkcode ABSENT_INDEX}, and `spans[sequence]`
+ * becomes the first of the others and their number.
  */
 export function selectRows(spec: SelectRowsSpec): Kernel {
   const { output, counted } = spec;
   const rows = output === "rows";
-  if (rows && counted) {
-    throw new TypeError("Rows are selected once for all heads: counts by head go with slots only");
-  }
   const body = `
 ${rows ? ROW_STRUCT : ""}
 ${SELECTION_STRUCT}
@@ -58,14 +59,14 @@ ${
 // Three pairs of bit fields: rows above the border, rows at it.
 var<workgroup> marks: array<atomic<u32>, ${3 * 2 * WORDS}>;
 
-fn keepRow(i: u32, j: u32, selection: Selection, head: u32) {
+fn keepRow(i: u32, j: u32, selection: Selection, ${rows ? "shift" : "head"}: u32) {
   ${
     rows
       ? `let source = selection.first + j;
   var row = rowTable[source];
   row.index = i;
-  map[selection.output + i] = source;
-  rowsOut[selection.output + i] = row;`
+  map[selection.output + shift + i] = source;
+  rowsOut[selection.output + shift + i] = row;`
       : "map[head * params.stride + selection.first + i] = j;"
   }
 }
@@ -77,11 +78,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let selection = selections[sequence];
   let context = selection.count - min(selection.window, selection.count);
   let keep = min(context, ${counted ? "keeps[sequence * params.heads + head]" : "selection.keep"});
+${
+    rows
+      ? `  let shift = ${counted ? "selection.keep - min(keep, selection.keep)" : "0u"};
+${
+        counted
+          ? `  for (var i = local; i < shift; i += ${THREADS}u) {
+    var row = rowTable[selection.first];
+    row.index = ${ABSENT_INDEX}u;
+    map[selection.output + i] = selection.first;
+    rowsOut[selection.output + i] = row;
+  }
+  if (local == 0u) {
+    spans[sequence] = vec2<u32>(selection.output + shift, keep + selection.count - context);
+  }`
+          : ""
+      }`
+      : ""
+  }
   // These are kept whatever their scores.
   let sure = select(min(selection.sinks, keep), context, keep == context);
-  for (var j = local; j < sure; j += ${THREADS}u) { keepRow(j, j, selection, head); }
+  for (var j = local; j < sure; j += ${THREADS}u) { keepRow(j, j, selection, ${rows ? "shift" : "head"}); }
   for (var j = context + local; j < selection.count; j += ${THREADS}u) {
-    keepRow(keep + (j - context), j, selection, head);
+    keepRow(keep + (j - context), j, selection, ${rows ? "shift" : "head"});
   }
   if (keep == sure) { return; }
 
@@ -120,7 +139,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     equalBefore += countOneBits(equal${i});`)
   }
     if (above || (equal && equalRank < least.need)) {
-      keepRow(sure + aboveRank + min(equalRank, least.need), j, selection, head);
+      keepRow(sure + aboveRank + min(equalRank, least.need), j, selection, ${rows ? "shift" : "head"});
     }
     field = next;
   }
@@ -136,6 +155,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       write("map", "array<u32>"),
       ...(rows ? [write("rowsOut", "array<Row>")] : []),
       ...(counted ? [read("keeps", "array<u32>")] : []),
+      ...(rows && counted ? [write("spans", "array<vec2<u32>>")] : []),
     ],
     grid: ({ sequences, heads }) => [rows ? 1 : heads, sequences, 1],
     body,

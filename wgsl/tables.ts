@@ -8,7 +8,7 @@ export const NONE = 0xffffffff;
 export const ROW_WORDS = 4;
 /**
  * One row of a step: the token it embeds, its sequence, its original position in that sequence, and its index among
- * the rows that this step adds to the sequence.
+ * the rows that this step adds to the sequence, {@linkcode ABSENT_INDEX} where there is no such row.
  */
 export const ROW_STRUCT = `struct Row {
   token: u32,
@@ -17,6 +17,12 @@ export const ROW_STRUCT = `struct Row {
   index: u32,
 }`;
 
+/**
+ * Index of a row that is none: of rows counted on the GPU there may be fewer than there is room for. Its slot is beyond
+ * every capacity, so that nothing is stored for it; its sequence and position are those of another row.
+ */
+export const ABSENT_INDEX = 0x40000000;
+
 /** 32-bit words of one `Extent`. */
 export const EXTENT_WORDS = 8;
 /**
@@ -24,7 +30,8 @@ export const EXTENT_WORDS = 8;
  * many slots it owns, `start` the slot of this step's first row, `length` the slots in use with this step's rows,
  * `positions` the first entry in the tables that are kept by slot (positions, scores, sums, freed slots). Slots that were
  * evicted have position {@linkcode NONE}; they stand in a ring of `capacity` entries in the table of freed slots, from
- * entry `freeFirst` on, `freeCount` of them. Tokens of positions below `frozen` are scored for good and may be evicted.
+ * entry `freeFirst` on, `freeCount` of them. Tokens of positions below `frozen` are scored for good and may be evicted; a
+ * row of a position below it gets none of the freed slots.
  * Table index: (layer * sequences + sequence) * kvHeads + head.
  */
 export const EXTENT_STRUCT = `struct Extent {
@@ -69,6 +76,22 @@ export const TURN_STRUCT = `struct Turn {
   block: u32,
   windows: u32,
   keeps: u32,
+}`;
+
+/** 32-bit words of one `NucleusRule`. */
+export const NUCLEUS_WORDS = 5;
+/**
+ * What a layer keeps of a sequence when each pass selects by a share of the attention: the newest `window` positions, and
+ * of the tokens before them the best that hold `share` of the attention paid to those. Of a prompt's rows before the window
+ * it keeps `least` at the least, of all tokens `minimum` while others are generated, and never more than `most`. Table
+ * index: sequence * layers + layer.
+ */
+export const NUCLEUS_STRUCT = `struct NucleusRule {
+  window: u32,
+  minimum: u32,
+  share: f32,
+  least: u32,
+  most: u32,
 }`;
 
 /** 32-bit words of one `SequenceState`. */

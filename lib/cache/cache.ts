@@ -1,4 +1,4 @@
-// What a core keeps between steps: one protocol for keys and values and, later, recurrent states.
+// What a core keeps between steps: one protocol for keys and values and for recurrent states.
 
 import type { KvLayout } from "./kv_layout.ts";
 import type { LayerCacheReport } from "./layer_report.ts";

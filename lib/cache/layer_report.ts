@@ -2,7 +2,7 @@
 
 /** What one layer keeps. */
 export interface LayerCacheReport {
-  /** Index among the layers that keep something. */
+  /** Index among the attention layers. */
   readonly index: number;
   /** Kind of cache. */
   readonly kind: string;

@@ -1,6 +1,7 @@
 // Every flag of every command.
 
 import { bias, type Flag, ids, number, oneOf, repeated, size, text, toggle, valued, whole } from "./flag.ts";
+import { linearSwap } from "./linear.ts";
 import { policy } from "./prune.ts";
 
 const MODEL = "Model";
@@ -17,6 +18,12 @@ export const FLAGS = {
   "dtype": valued(MODEL, "f16|f32", oneOf("f16", "f32"), "Weights and cache; default f16 if the device can"),
   "memory": valued(MODEL, "SIZE", size, "Most GPU memory to use: 512MiB, 2GB, bytes; default no limit"),
   "batch-invariant": toggle(MODEL, "The same bits alone and in any batch, at some speed"),
+  "linear": repeated(
+    MODEL,
+    "CORE",
+    linearSwap,
+    "Linear attention: norm-attention:layers=3-5; may be given several times",
+  ),
   "prune": valued(
     MODEL,
     "POLICY",
@@ -79,6 +86,7 @@ export const FLAGS = {
     "Tell log-probabilities of each token and the N likeliest",
   ),
   "trace-kept": toggle(OUTPUT, "With --json: positions that each layer kept of the prompt"),
+  "check": toggle(OUTPUT, "With --linear: perplexity of the prompt before and after the swap"),
   "json": toggle(OUTPUT, "One JSON object on stdout, at the end"),
   "quiet": toggle(OUTPUT, "Nothing on stderr but errors"),
   "debug": toggle(OUTPUT, "Print the stack trace of a failure"),

@@ -25,7 +25,9 @@ function examples(list: Command["examples"]): string {
 export function overview(commands: readonly Command[]): string {
   const rows = [
     ...commands.map(({ name, summary }) => [name, summary]),
-    ["help", "This text; help COMMAND tells a command's flags, help prune the policies of --prune"],
+    ["help", "This text; help COMMAND tells a command's flags"],
+    ["help linear", "The cores of linear attention that --linear takes"],
+    ["help prune", "The policies of KV-cache pruning that --prune takes"],
   ];
   return `Cairn runs language models on the GPU.
 

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { nearestName } from "../../mod.ts";
 import { chat } from "./commands/chat.ts";
 import { generate } from "./commands/generate.ts";
 import { info } from "./commands/info.ts";
@@ -21,7 +22,7 @@ import { EXIT, exitCode, inFlags, WrongCall } from "./errors.ts";
 import { FLAG_NAMES, type FlagName } from "./flags.ts";
 import { commandHelp, overview } from "./help.ts";
 import { type Io, processIo } from "./io.ts";
-import { nearest } from "./nearest.ts";
+import { linearHelp } from "./linear_help.ts";
 import { parseFlags } from "./parse.ts";
 import { pruneHelp } from "./prune_help.ts";
 import { VERSION } from "./version.ts";
@@ -31,10 +32,13 @@ export type { Input, Io, Notes, Output } from "./io.ts";
 
 const COMMANDS: readonly Command[] = [generate, chat, score, info, plan];
 
-function find(name: string): Command {
+/** Help of what a flag takes, by the flag. */
+const TOPICS: Readonly<Record<string, () => string>> = { linear: linearHelp, prune: pruneHelp };
+
+function find(name: string, others: readonly string[]): Command {
   const command = COMMANDS.find((each) => each.name === name);
   if (command) return command;
-  const similar = nearest(name, [...COMMANDS.map((each) => each.name), "help"]);
+  const similar = nearestName(name, [...COMMANDS.map((each) => each.name), ...others]);
   throw new WrongCall(
     `There is no command ${JSON.stringify(name)}: ` +
       (similar ? `did you mean ${similar}?` : "cairn help lists the commands"),
@@ -47,7 +51,9 @@ function flagsOf(command: Command): FlagName[] {
 
 function helpOf(topic: string | undefined): string {
   if (topic === undefined || topic === "help") return overview(COMMANDS);
-  return topic === "prune" ? pruneHelp() : commandHelp(find(topic), flagsOf(find(topic)));
+  if (Object.hasOwn(TOPICS, topic)) return TOPICS[topic]();
+  const command = find(topic, Object.keys(TOPICS));
+  return commandHelp(command, flagsOf(command));
 }
 
 async function run(args: readonly string[], io: Io): Promise<number> {
@@ -68,7 +74,7 @@ async function run(args: readonly string[], io: Io): Promise<number> {
   if (first.startsWith("-")) {
     throw new WrongCall(`The command comes before ${first}: cairn help lists the commands`);
   }
-  const command = find(first);
+  const command = find(first, ["help"]);
   const values = parseFlags(command.name, rest, flagsOf(command));
   if (values.help) {
     await print(io, commandHelp(command, flagsOf(command)));

@@ -5,7 +5,13 @@ import { WrongCall } from "./errors.ts";
 import type { FlagName, Values } from "./flags.ts";
 
 /** Flags of the commands that load a model. */
-export const MODEL_FLAGS = ["model", "dtype", "memory", "prune"] as const satisfies readonly FlagName[];
+export const MODEL_FLAGS = [
+  "model",
+  "dtype",
+  "memory",
+  "linear",
+  "prune",
+] as const satisfies readonly FlagName[];
 
 /** Flags that give one prompt. */
 export const PROMPT_FLAGS = ["prompt", "prompt-file", "prompt-ids"] as const satisfies readonly FlagName[];

@@ -1,9 +1,9 @@
 // Arguments to values, strictly: what is not understood is an error, never ignored.
 
 import { parseArgs } from "@std/cli";
+import { nearestName } from "../../mod.ts";
 import { WrongCall } from "./errors.ts";
 import { FLAG_NAMES, type FlagName, flagOf, isFlagName, type Values } from "./flags.ts";
-import { nearest } from "./nearest.ts";
 
 /** What is said of a flag that the command does not have. */
 function unknownFlag(command: string, argument: string, names: readonly FlagName[]): WrongCall {
@@ -11,7 +11,7 @@ function unknownFlag(command: string, argument: string, names: readonly FlagName
   if (isFlagName(name) && argument.startsWith("--")) {
     return new WrongCall(`cairn ${command} has no --${name}: cairn ${command} --help lists what it has`);
   }
-  const similar = nearest(name, names);
+  const similar = nearestName(name, names);
   return new WrongCall(
     `There is no ${argument.replace(/=.*$/s, "")}: ` +
       (similar ? `did you mean --${similar}?` : `cairn ${command} --help lists the flags`),

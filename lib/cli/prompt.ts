@@ -1,6 +1,6 @@
 // The prompt, from wherever it was given.
 
-import { type ChatMessage, describeModel, type Prompt } from "../../mod.ts";
+import { type ChatMessage, describeModel, type Model, type Prompt, renderChat } from "../../mod.ts";
 import { WrongCall } from "./errors.ts";
 import { decodeText, readUserFile } from "./files.ts";
 import type { Values } from "./flags.ts";
@@ -61,6 +61,20 @@ export async function readPrompt(io: Io, values: Values, signal: AbortSignal): P
   if (text === "") throw new WrongCall("The prompt is empty: give at least one character");
   if (!isChat) return { prompt: text };
   return { prompt: messages(values.system, text), ...await readChatTemplate(io, values) };
+}
+
+function isChat(prompt: Exclude<Prompt, string>): prompt is readonly ChatMessage[] {
+  return typeof prompt[0] === "object";
+}
+
+/** Token ids of a prompt, or undefined where it takes a tokenizer and the model has none. */
+export function promptIds(
+  { tokenizer }: Model,
+  { prompt, chatTemplate: template }: GivenPrompt,
+): readonly number[] | undefined {
+  if (typeof prompt !== "string" && !isChat(prompt)) return prompt;
+  if (!tokenizer) return undefined;
+  return typeof prompt === "string" ? tokenizer.encode(prompt) : renderChat(tokenizer, prompt, { template });
 }
 
 /** A chat's first messages. */

@@ -8,48 +8,22 @@ import {
   parseKvPolicy,
   withKvPruning,
 } from "../../mod.ts";
-import { refused, WrongCall } from "./errors.ts";
 import type { ReadValue } from "./flag.ts";
-
-/** A name of the library in kebab case: `cacheTokens` is `cache-tokens` here. */
-export function kebab(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-}
-
-/** A sentence with its options in kebab case; words in quotes, and whatever was received, stay as they are. */
-function inKebab(message: string): string {
-  return message.replace(
-    /"[^"]*"|\breceived .*|\b[a-z]+([A-Z][a-z]*)+\b/gs,
-    (words, camel: string | undefined) => camel === undefined ? words : kebab(words),
-  );
-}
-
-/** Does something; what is refused in it is a wrong call of a policy. */
-function told<T>(name: string, work: () => T): T {
-  try {
-    return work();
-  } catch (cause) {
-    if (cause instanceof WrongCall) throw cause;
-    const error = refused(cause);
-    throw error instanceof WrongCall
-      ? new WrongCall(`--prune ${name}: ${inKebab(error.message)}`, { cause })
-      : error;
-  }
-}
+import { kebab, told } from "./told.ts";
 
 /** A policy and its options. A budget that cannot be met is a wrong call too, though only a run's lengths tell it. */
 export const policy: ReadValue<KvPolicy> = (_, text) => {
-  const parsed = told(text, () => parseKvPolicy(text));
+  const parsed = told("prune", text, () => parseKvPolicy(text));
   return {
     ...parsed,
-    rules: (shape) => told(text, () => parsed.rules(shape)),
-    schedule: (shape, turn) => told(text, () => parsed.schedule(shape, turn)),
+    rules: (shape) => told("prune", text, () => parsed.rules(shape)),
+    schedule: (shape, turn) => told("prune", text, () => parsed.schedule(shape, turn)),
   };
 };
 
 /** The model with its cache pruned, where a policy is given. */
 export function pruned(model: Model, policy: KvPolicy | undefined): Model {
-  return policy ? told(policy.name, () => withKvPruning(policy)(model)) : model;
+  return policy ? told("prune", policy.name, () => withKvPruning(policy)(model)) : model;
 }
 
 /** Part of a cache that is kept, in bytes and as a share. */

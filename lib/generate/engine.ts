@@ -1,7 +1,7 @@
 // The engine of a run: plans, cache and tables on the GPU. It feeds rows and replays plans; what to feed and when to stop
 // is decided above it.
 
-import { type Cache, createKvCache } from "../cache/mod.ts";
+import { type Cache, createCache } from "../cache/mod.ts";
 import {
   createRecorder,
   createStaging,
@@ -143,7 +143,7 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   store.retain();
   held.push(store);
   try {
-    const cache = await createKvCache(gpu, cacheSpec(model, traits, plans[0], sizes));
+    const cache = await createCache(gpu, cacheSpec(model, traits, plans[0], sizes));
     held.push(cache);
     const workspace: Workspace = createWorkspace(gpu);
     held.push(workspace);

@@ -4,9 +4,9 @@ import { readBuffer } from "../gpu/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { gpuOf } from "./gpu_of.ts";
-import { logitBucket, prefillBucket, prefillsWhole, type Purpose } from "./plans.ts";
+import { dropsRows, logitBucket, prefillBucket, prefillsWhole, type Purpose } from "./plans.ts";
 import { sliceRows } from "./prefill.ts";
-import { checkIds, positionLimit } from "./prompt.ts";
+import { checkIds, limitName, positionLimit } from "./prompt.ts";
 
 /** Options of {@linkcode forward}. */
 export interface ForwardOptions {
@@ -32,7 +32,7 @@ export function checkSequence(model: Model, ids: readonly number[]): void {
   checkIds(model, ids);
   const limit = positionLimit(model);
   if (limit !== undefined && ids.length > limit) {
-    throw new RangeError(`The sequence has ${ids.length} tokens, over the model's context of ${limit}`);
+    throw new RangeError(`The sequence has ${ids.length} tokens, over ${limitName(model)} of ${limit}`);
   }
 }
 
@@ -79,10 +79,12 @@ export async function forward(
   if (most !== undefined && !(Number.isInteger(most) && most >= 1)) {
     throw new RangeError(`sliceRows must be a whole number of at least 1: current value is ${most}`);
   }
-  if (prefillsWhole(model) && (!options.lastOnly || options.hidden || most !== undefined)) {
+  if (prefillsWhole(model) && most !== undefined) {
+    throw new RangeError("This model takes a prompt in one piece: leave sliceRows out");
+  }
+  if (dropsRows(model) && (!options.lastOnly || options.hidden)) {
     throw new RangeError(
-      "This model drops rows of a prompt and has logits of the last position only: ask for lastOnly, without hidden " +
-        "and sliceRows",
+      "This model drops rows of a prompt and has logits of the last position only: ask for lastOnly, without hidden",
     );
   }
   const { vocabularySize, hiddenSize } = model.config;
@@ -95,7 +97,8 @@ export async function forward(
     const logits = new Float32Array(wanted * vocabularySize);
     const hidden = options.hidden ? new Float32Array(ids.length * hiddenSize) : undefined;
     const { prefillRows, logitRows } = engine.spec.sizes;
-    for (const rows of sliceRows([{ sequence: 0, ids, position: 0 }], prefillRows)) {
+    const feeds = [{ sequence: 0, ids, position: 0 }];
+    for (const rows of sliceRows(feeds, prefillRows, { whole: prefillsWhole(model) })) {
       engine.prefill({ rows, logitRows: [], turns: engine.spec.sizes.turns }, ["body"]);
       const first = rows[0].position;
       if (hidden) {

@@ -9,7 +9,7 @@ import { type GenerateOptions, type ResolvedOptions, resolveOptions } from "./op
 import { createOutput, type Output } from "./output.ts";
 import { prefillBucket } from "./plans.ts";
 import { prefill } from "./prefill.ts";
-import { allowedTokens, encodePrompt, isBatch, type Prompt } from "./prompt.ts";
+import { allowedTokens, encodePrompt, isBatch, type Prompt, requireCausal, runWarnings } from "./prompt.ts";
 import { type GenerateRecord, type GenerateRun, type RunControl, startRun } from "./run.ts";
 import { writeSampling } from "./sampling_tables.ts";
 import { gpuOf } from "./gpu_of.ts";
@@ -47,6 +47,7 @@ export function generate(
   options: GenerateOptions = {},
 ): GenerateRun<GenerateRecord> | GenerateRun<GenerateRecord[]> {
   const start = performance.now();
+  requireCausal(model);
   const resolved = resolveOptions(model, options);
   const batch = isBatch(prompt);
   const prompts = (batch ? prompt : [prompt]).map((one) => encodePrompt(model, one, options));
@@ -200,22 +201,27 @@ export function makeRecords(
     prefillTokensPerSecond: fed ? perSecond(promptTokens, firstTokenAt - prefillAt) : 0,
     decodeTokensPerSecond: perSecond(later, performance.now() - firstTokenAt),
   };
-  return outputs.map((output, i) => ({
-    text: output.text,
-    ids: output.ids,
-    promptIds: prompts[i],
-    finishReason: output.finishReason ?? "aborted",
-    seed: options.seed,
-    usage: { promptTokens: prompts[i].length, completionTokens: output.ids.length },
-    timing,
-    bytes,
-    cacheTokens: facts.cacheTokens[i],
-    ...(facts.kept[i] ? { kept: facts.kept[i] } : {}),
-    ...(pruning ? { pruning: pruningOf(pruning, facts.turns[i]) } : {}),
-    readbacks,
-    ...(kernels ? { kernels } : {}),
-    ...(options.logprobs === undefined ? {} : { logprobs: output.logprobs }),
-  }));
+  return outputs.map((output, i): GenerateRecord => {
+    const warnings = runWarnings(model, facts.turns[i].position + facts.turns[i].tokens + output.ids.length);
+    return {
+      text: output.text,
+      ids: output.ids,
+      promptIds: prompts[i],
+      finishReason: output.finishReason ?? "aborted",
+      seed: options.seed,
+      usage: { promptTokens: prompts[i].length, completionTokens: output.ids.length },
+      timing,
+      bytes,
+      cacheTokens: facts.cacheTokens[i],
+      ...(facts.kept[i] ? { kept: facts.kept[i] } : {}),
+      ...(pruning ? { pruning: pruningOf(pruning, facts.turns[i]) } : {}),
+      ...(model.linearized ? { linearized: model.linearized } : {}),
+      ...(warnings.length ? { warnings } : {}),
+      readbacks,
+      ...(kernels ? { kernels } : {}),
+      ...(options.logprobs === undefined ? {} : { logprobs: output.logprobs }),
+    };
+  });
 }
 
 function pruningOf({ policy, options, settle }: Pruning, turn: Turn): NonNullable<GenerateRecord["pruning"]> {

@@ -1,6 +1,7 @@
 // Generation: prefill, the decode loop that stays on the GPU, sampling, stopping, streaming, scoring.
 
 export { type KernelTime } from "../gpu/mod.ts";
+export { attend, type AttendInputs, type AttendOptions } from "./attend.ts";
 export { forward, type ForwardOptions, type ForwardResult } from "./forward.ts";
 export { generate } from "./generate.ts";
 export { type GenerateOptions } from "./options.ts";

@@ -74,6 +74,11 @@ export function prefillsWhole(model: PipelineModel): boolean {
   return coresOf(model).some((core) => core.prefill === "whole");
 }
 
+/** Whether rows of a prompt are dropped between layers, so that only the last one surely reaches the head. */
+export function dropsRows(model: PipelineModel): boolean {
+  return coresOf(model).some((core) => core.prunes && core.prefill === "whole");
+}
+
 /** Smallest bucket that holds all rows, or the largest; prompts that must be fed whole fit in one. */
 export function prefillBucket(model: PipelineModel, prompts: readonly number[]): number {
   const rows = prompts.reduce((a, b) => a + b, 0);
@@ -182,9 +187,10 @@ function targetFor(
     logits,
     sequences,
     longest: lengthBucket(Math.max(...sizes.capacities)),
-    lastRows: prefillsWhole(model) && !(purpose.type === "logits" && purpose.hidden),
+    lastRows: dropsRows(model) && !(purpose.type === "logits" && purpose.hidden),
     ragged: coresOf(model).some((core) => core.prunes),
     reuseDelay: sizes.rewindable && coresOf(model).some((core) => core.prunes) ? REUSE_DELAY : 0,
+    ...(sizes.batchInvariant ? { batchInvariant: true } : {}),
     cacheType: model.dtype,
     ...device,
   };

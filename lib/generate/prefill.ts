@@ -4,6 +4,7 @@ import type { Recorder } from "../gpu/mod.ts";
 import type { Turn } from "../graph/mod.ts";
 import type { Engine } from "./engine.ts";
 import { prefillsWhole } from "./plans.ts";
+import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
 import type { StepRow } from "./tables.ts";
 
 /** Tokens to feed to a sequence. */
@@ -16,8 +17,20 @@ export interface Feed {
   readonly position: number;
 }
 
-/** Cuts packed rows into steps of at most `most` rows; when they must stay whole, between sequences only. */
-export function* sliceRows(feeds: readonly Feed[], most: number, whole = false): Generator<StepRow[]> {
+/** How rows are cut into steps. */
+export interface SliceOptions {
+  /** Whether a sequence's rows must stay in one step, so that cuts are between sequences only. */
+  readonly whole?: boolean;
+  /** Rows of a sequence between which alone it is cut, so that kernels find the same groups of them in any company. */
+  readonly group?: number;
+}
+
+/** Cuts packed rows into steps of at most `most` rows. */
+export function* sliceRows(
+  feeds: readonly Feed[],
+  most: number,
+  { whole = false, group = 1 }: SliceOptions = {},
+): Generator<StepRow[]> {
   let slice: StepRow[] = [];
   for (const { sequence, ids, position } of feeds) {
     if (whole && slice.length > 0 && slice.length + ids.length > most) {
@@ -26,7 +39,8 @@ export function* sliceRows(feeds: readonly Feed[], most: number, whole = false):
     }
     let index = 0;
     for (const [i, token] of ids.entries()) {
-      if (slice.length === most) {
+      const next = i % group === 0 ? Math.min(group, ids.length - i) : 1;
+      if (slice.length === most || (slice.length + next > most && next > 1)) {
         yield slice;
         slice = [];
         index = 0;
@@ -60,7 +74,13 @@ export async function prefill(
 ): Promise<boolean> {
   const lasts = new Map(feeds.map((feed) => [feed.sequence, feed.position + feed.ids.length - 1]));
   const { model, sizes } = engine.spec;
-  const slices = [...sliceRows(feeds, sizes.prefillRows, prefillsWhole(model))];
+  const slices = [
+    ...sliceRows(feeds, sizes.prefillRows, {
+      whole: prefillsWhole(model),
+      // Chunks of linear attention begin where a sequence's rows of a step do.
+      ...(sizes.batchInvariant ? { group: TILE_ROWS } : {}),
+    }),
+  ];
   for (const [i, rows] of slices.entries()) {
     if (i % SLICES_UNDER_WAY === 0) {
       if (i > 0) await engine.idle();

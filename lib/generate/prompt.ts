@@ -70,12 +70,48 @@ function toIds(model: Model, prompt: Prompt, options: EncodePromptOptions): numb
   });
 }
 
+/**
+ * Throws when rows see later ones, so that there is no next token.
+ *
+ * @throws {TypeError} then.
+ */
+export function requireCausal(model: Model): void {
+  if (coresOf(model).some(({ bidirectional }) => bidirectional)) {
+    throw new TypeError(
+      "This model is bidirectional and has no next token: take its hidden states with forward",
+    );
+  }
+}
+
+/** What is worth knowing of a run of so many tokens. */
+export function runWarnings(model: Model, tokens: number): string[] {
+  const { contextLength } = model.config;
+  return [
+    ...(model.linearized ?? []).map(({ warning }) => warning),
+    ...(positionLimit(model) === undefined && tokens > contextLength
+      ? [
+        `${tokens} tokens are over the ${contextLength} that the model was made for: what it writes may be worse`,
+      ]
+      : []),
+  ];
+}
+
 /** Longest sequence a model can run, or undefined when none of its cores has a limit. */
 export function positionLimit(model: Model): number | undefined {
   const cores = coresOf(model);
-  return cores.length > 0 && cores.every((core) => !core.positionLimit)
-    ? undefined
+  const least = Math.min(...cores.map(({ longest = Infinity }) => longest));
+  const own = cores.length > 0 && cores.every((core) => !core.positionLimit)
+    ? Infinity
     : model.config.contextLength;
+  const limit = Math.min(least, own);
+  return limit === Infinity ? undefined : limit;
+}
+
+/** Whose limit that is, for errors. */
+export function limitName(model: Model): string {
+  const limit = positionLimit(model);
+  const core = coresOf(model).find(({ longest }) => longest === limit);
+  return core ? `the longest sequence of its ${core.kind} layers` : "the model's context";
 }
 
 /**
@@ -89,13 +125,13 @@ export function allowedTokens(model: Model, used: number, maxTokens: number | un
   const left = limit - used;
   if (left < 1) {
     throw new RangeError(
-      `The prompt has ${used} tokens and the model's context ${limit}: at least one must be left to generate`,
+      `The prompt has ${used} tokens and ${limitName(model)} ${limit}: at least one must be left to generate`,
     );
   }
   if (maxTokens !== undefined && maxTokens > left) {
     throw new RangeError(
-      `The prompt's ${used} tokens and maxTokens ${maxTokens} are over the model's context of ${limit}: at most ` +
-        `${left} are left`,
+      `The prompt's ${used} tokens and maxTokens ${maxTokens} are over ${limitName(model)} of ${limit}: ` +
+        `at most ${left} are left`,
     );
   }
   return maxTokens ?? Math.min(256, left);

@@ -1,9 +1,11 @@
 // What a run would take, told without a GPU: bytes by layer and the kernels of a decode step.
 
-import { kvCacheBytes } from "../cache/mod.ts";
+import { cacheBytes as bytesOfCache } from "../cache/mod.ts";
 import { allocatedBytes } from "../gpu/mod.ts";
 import { kernelCounts, type Plan, printPlan, storageBytes, type Turn, weightParts } from "../graph/mod.ts";
+import { attentionsOf } from "../layers/mod.ts";
 import type { Model } from "../models/mod.ts";
+import { KV_CACHE } from "../ops/mod.ts";
 import { generateSpec } from "./generate.ts";
 import { cacheSpec, type DeviceTraits, planFor } from "./plans.ts";
 import { tableBytes } from "./run_tables.ts";
@@ -38,6 +40,8 @@ export interface PlanReport {
     readonly stateBytes: number;
     /** Bytes that the layer's cache would take if it kept everything; of a model that prunes. */
     readonly fullBytes?: number;
+    /** Bytes that keys and values of softmax attention would take; of a layer that keeps a state instead. */
+    readonly kvBytes?: number;
   }[];
   /**
    * Bytes of a run, as its record reports them: weights and cache to the byte; activations less the uniform blocks, whose
@@ -87,8 +91,8 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
   const plans = (["prefill", "decode"] as const).map((phase) =>
     planFor(model, device, phase, spec.purpose, spec.sizes)
   );
-  const cache = kvCacheBytes(cacheSpec(model, device, plans[0], spec.sizes));
-  const whole = kvCacheBytes({
+  const cache = bytesOfCache(cacheSpec(model, device, plans[0], spec.sizes));
+  const whole = bytesOfCache({
     ...cacheSpec(model, device, plans[0], spec.sizes),
     requests: plans[0].caches.map(({ keeps: _, ...request }) => request),
   });
@@ -100,13 +104,14 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
   return {
     promptTokens,
     maxTokens,
-    layers: cache.layers.map(({ index, kind, cacheBytes, stateBytes }) => ({
+    layers: cache.layers.map(({ index, kind, cacheBytes, stateBytes }, i) => ({
       index,
       kind,
-      cacheTokens: (plans[0].caches[index].keeps?.(turn).stored ?? promptTokens) * sequences,
+      cacheTokens: cachedTokens(plans[0], index, turn) * sequences,
       cacheBytes,
       stateBytes,
-      ...(prunes ? { fullBytes: whole.layers[index].cacheBytes } : {}),
+      ...(prunes ? { fullBytes: whole.layers[i].cacheBytes } : {}),
+      ...(stateBytes > 0 ? { kvBytes: softmaxBytes(model, index, spec.sizes.capacities) } : {}),
     })),
     bytes: {
       weights: sum(
@@ -123,6 +128,18 @@ export function planRun(model: Model, options: PlanOptions): PlanReport {
     kernels: [...kernels].map(([name, count]) => ({ name, count })).sort((a, b) => b.count - a.count),
     text: plans.map(printPlan).join("\n\n"),
   };
+}
+
+/** Tokens that a layer's cache has after the prompt; none where it keeps a state. */
+function cachedTokens({ caches }: Plan, index: number, turn: Turn): number {
+  const request = caches.find(({ kind, owner }) => kind === KV_CACHE && owner === index);
+  return request ? request.keeps?.(turn).stored ?? turn.tokens : 0;
+}
+
+/** Bytes of keys and values of softmax attention in a layer's place. */
+function softmaxBytes(model: Model, index: number, capacities: readonly number[]): number {
+  const { kvHeads, headSize } = attentionsOf(model)[index];
+  return 2 * allocatedBytes(sum(capacities) * kvHeads * headSize * storageBytes(model.dtype));
 }
 
 function sum(sizes: readonly number[]): number {

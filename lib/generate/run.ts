@@ -1,6 +1,7 @@
 // A run: pieces as they come and a record at the end. It goes on whether or not someone watches.
 
 import type { KernelTime } from "../gpu/mod.ts";
+import type { LinearizedLayers } from "../layers/mod.ts";
 import type { FinishReason, Piece, TokenLogprobs } from "./output.ts";
 
 /** What is known of a text when it has ended. Field names are those of `cairn generate --json`. */
@@ -35,8 +36,8 @@ export interface GenerateRecord {
     readonly peak: number;
   };
   /**
-   * Tokens that each layer's cache keeps in the end. The last sampled token is not among them; what a run-ahead fed past a
-   * stop string is.
+   * Tokens that the cache of each layer that keeps tokens has in the end. The last sampled token is not among them; what
+   * a run-ahead fed past a stop string is.
    */
   readonly cacheTokens: readonly number[];
   /** Positions of the tokens that were kept after the prompt, by layer and KV head, when asked for. */
@@ -47,6 +48,10 @@ export interface GenerateRecord {
     readonly options: Readonly<Record<string, unknown>>;
     readonly settled?: Readonly<Record<string, unknown>>;
   };
+  /** Linear attention that was put in place of softmax attention: core, settings, layers and what that means. */
+  readonly linearized?: readonly LinearizedLayers[];
+  /** What is worth knowing of the text: an untrained swap of attention, a length over what the model was made for. */
+  readonly warnings?: readonly string[];
   /** Waits for the GPU, those for lengths and positions of a pruned cache left out. */
   readonly readbacks: number;
   /** Time of each kernel over the run, longest first, when asked for (of the first 16384 calls). */

@@ -4,10 +4,10 @@ import { readBuffer } from "../gpu/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { createFeedEngine, groups } from "./forward.ts";
 import { gpuOf } from "./gpu_of.ts";
-import { prefillsWhole } from "./plans.ts";
+import { dropsRows } from "./plans.ts";
 import { sliceRows } from "./prefill.ts";
 import { createDecodingScorer } from "./score_by_decoding.ts";
-import { encodePrompt, positionLimit, type Prompt } from "./prompt.ts";
+import { encodePrompt, positionLimit, type Prompt, requireCausal } from "./prompt.ts";
 
 /** Options of {@linkcode score}. */
 export interface ScoreOptions {
@@ -53,12 +53,13 @@ export interface Score {
  * @throws {RangeError} when there are fewer than two tokens, or window, stride and context do not fit.
  */
 export async function score(model: Model, prompt: Prompt, options: ScoreOptions = {}): Promise<Score> {
+  requireCausal(model);
   const ids = encodePrompt(model, prompt, options.bos === undefined ? {} : { bos: options.bos });
   if (ids.length < 2) {
     throw new RangeError("Scoring needs at least two tokens: the first one is only context");
   }
   const limit = positionLimit(model);
-  const window = options.window ?? limit ?? Math.max(2, ids.length);
+  const window = options.window ?? Math.min(model.config.contextLength, limit ?? Infinity);
   if (!Number.isInteger(window) || window < 2 || (limit !== undefined && window > limit)) {
     throw new RangeError(`window must be from 2 to ${limit ?? "any length"}: current value is ${window}`);
   }
@@ -77,7 +78,7 @@ export async function score(model: Model, prompt: Prompt, options: ScoreOptions 
   }
   const nll = new Float32Array(ids.length - context);
   const windows = { window, stride, context, nll };
-  if (prefillsWhole(model)) await scoreWindowsByDecoding(model, ids, windows, options);
+  if (dropsRows(model)) await scoreWindowsByDecoding(model, ids, windows, options);
   else await scoreWindows(model, ids, windows, options);
   const sum = nll.reduce((a, b) => a + b, 0);
   const meanNll = sum / nll.length;

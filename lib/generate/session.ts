@@ -16,6 +16,7 @@ import {
   type EncodePromptOptions,
   positionLimit,
   type Prompt,
+  requireCausal,
 } from "./prompt.ts";
 import { type GenerateRecord, type GenerateRun, type RunControl, startRun } from "./run.ts";
 import { writeSampling } from "./sampling_tables.ts";
@@ -54,6 +55,7 @@ export interface Session extends Disposable {
  * @throws {RangeError} when `cacheTokens` is not a whole number from 1 to the model's context.
  */
 export function session(model: Model, options: SessionOptions = {}): Session {
+  requireCausal(model);
   const limit = positionLimit(model);
   const { cacheTokens = 1 } = options;
   if (!Number.isInteger(cacheTokens) || cacheTokens < 1 || (limit !== undefined && cacheTokens > limit)) {

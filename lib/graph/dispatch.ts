@@ -38,7 +38,7 @@ export function denseOperand(value: Value): Operand {
   const { root, stride } = placementOf(value);
   if (stride !== value.width) {
     throw new TypeError(
-      `${value.name} is ${value.width} of the ${stride} columns of ${root.name}: only attention and swiglu take such ranges`,
+      `${value.name} is ${value.width} of the ${stride} columns of ${root.name}: only attention and gated products take such ranges`,
     );
   }
   return { type: "value", value };

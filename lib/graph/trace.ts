@@ -29,6 +29,8 @@ export interface Target {
   readonly ragged: boolean;
   /** Slots that stay untouched for so many evictions, so that steps can be taken back. */
   readonly reuseDelay: number;
+  /** Whether one family of kernels is taken whatever the number of rows. Default: no. */
+  readonly batchInvariant?: boolean;
   /** Storage type of caches. */
   readonly cacheType: StorageType;
   /** Granted features. */
@@ -83,6 +85,8 @@ export interface CacheRequest {
   readonly kind: string;
   /** Index of the layer among those with a cache, from 0. */
   readonly layer: number;
+  /** The attention layer that asked for it, from 0; one that keeps several things asks several times. */
+  readonly owner?: number;
   /** Sizes, as the cache's kind defines them. */
   readonly sizes: Readonly<Record<string, number>>;
   /** What it keeps of a turn, when that is not all of its tokens. */
@@ -121,6 +125,8 @@ export interface Trace {
   readonly marks: Map<string, Value>;
   /** Part of the plan that new operations belong to. */
   segment: string;
+  /** Attention layers so far: what is asked for now belongs to the last of them. */
+  attentionLayers: number;
   /** Makes a new value. */
   value(name: string, rows: Rows, width: number): Value;
   /** Appends an operation. */
@@ -153,6 +159,7 @@ export function createTrace(target: Target): Trace {
     rowSlices: new Map(),
     marks: new Map(),
     segment: "body",
+    attentionLayers: 0,
     value: (name, rows, width) => ({ id: values++, name, rows, width }),
     append(definition, inputs, outputs, attributes): void {
       trace.operations.push(
@@ -161,7 +168,8 @@ export function createTrace(target: Target): Trace {
     },
     cache(kind, sizes, keeps): CacheRequest {
       const layer = trace.caches.filter((c) => c.kind === kind).length;
-      const request = { kind, layer, sizes, ...(keeps ? { keeps } : {}) };
+      const owner = Math.max(0, trace.attentionLayers - 1);
+      const request = { kind, layer, owner, sizes, ...(keeps ? { keeps } : {}) };
       trace.caches.push(request);
       return request;
     },

@@ -14,7 +14,21 @@ export interface AttentionWeights {
   readonly value: WeightView;
   /** Output projection [width, heads · headSize]. */
   readonly output: WeightView;
+  /** Projection of an output gate [heads · headSize, width], for cores that take one. */
+  readonly outputGate?: WeightView;
+  /** Projection from which decays are made, [kvHeads, width] or [kvHeads · headSize, width], for cores that take one. */
+  readonly decay?: WeightView;
+  /** Projection of the strength of writes [kvHeads, width], for cores that take one. */
+  readonly beta?: WeightView;
+  /** Biases of the projections: ranges of f32 weights [1, numbers]. */
+  readonly biases?: { readonly [name in AttentionProjection]?: WeightView };
 }
+
+/** Names of an attention layer's projections. */
+export type AttentionProjection = "query" | "key" | "value" | "output" | ExtraProjection;
+
+/** Projections that only some cores take. */
+export type ExtraProjection = "outputGate" | "decay" | "beta";
 
 /** Shape of an attention layer. */
 export interface AttentionShape {
@@ -40,6 +54,12 @@ export interface CoreInput {
   key(rows: Value): Value;
   /** Values of some rows. */
   value(rows: Value): Value;
+  /** Output gates of some rows, where the layer has a projection for them. */
+  readonly outputGate?: (rows: Value) => Value;
+  /** What decays are made from, where the layer has a projection for it. */
+  readonly decay?: (rows: Value) => Value;
+  /** Strengths of writes, where the layer has a projection for them. */
+  readonly beta?: (rows: Value) => Value;
 }
 
 /**
@@ -53,8 +73,16 @@ export interface Core {
   readonly prefill: "whole" | "sliced";
   /** Whether the model's position limit applies; a recurrent state has none. */
   readonly positionLimit: boolean;
+  /** Longest sequence that the core itself can take, where it has a limit of its own. */
+  readonly longest?: number;
   /** Whether it keeps less than all tokens: then every layer of the model has lengths and positions of its own. */
   readonly prunes?: boolean;
+  /** Whether rows see later ones too: then there is no next token, and no cache. */
+  readonly bidirectional?: boolean;
+  /** Projections that it cannot do without, beside queries, keys and values. */
+  readonly needs?: readonly ExtraProjection[];
+  /** Settings, for printed pipelines and records. */
+  readonly settings?: Readonly<Record<string, unknown>>;
   /** Traces the core. */
   apply(trace: Trace, input: CoreInput): Value;
 }
@@ -91,6 +119,7 @@ export function attention(
   config: AttentionConfig,
 ): Layer<Hidden, Hidden> & { readonly config: AttentionConfig } {
   const { weights, core, heads, kvHeads, headSize } = config;
+  const { biases = {} } = weights;
   if (heads % kvHeads !== 0) {
     throw new TypeError(`attention needs heads to be a multiple of kvHeads: ${heads} and ${kvHeads}`);
   }
@@ -104,15 +133,37 @@ export function attention(
       );
     }
   }
+  for (const name of core.needs ?? []) {
+    if (!weights[name]) {
+      throw new TypeError(
+        `${core.kind} needs a projection "${name}" that this layer does not have: give its weights, or take another core`,
+      );
+    }
+  }
   return leaf<Hidden, Hidden, AttentionConfig>("attention", config, (trace, x) => {
+    trace.attentionLayers++;
+    // A core may ask for the same rows twice.
+    const known = new Map<string, Value>();
+    const projection = (name: AttentionProjection, view: WeightView) => (rows: Value): Value => {
+      const key = `${name} ${rows.id}`;
+      const value = known.get(key) ?? linear(trace, rows, view, name, biases[name]);
+      known.set(key, value);
+      return value;
+    };
+    const extra: { [name in ExtraProjection]?: (rows: Value) => Value } = {};
+    for (const name of ["outputGate", "decay", "beta"] as const) {
+      const view = weights[name];
+      if (view) extra[name] = projection(name, view);
+    }
     const values = core.apply(trace, {
       rows: x.value,
       shape: config,
-      query: (rows) => linear(trace, rows, weights.query, "query"),
-      key: (rows) => linear(trace, rows, weights.key, "key"),
-      value: (rows) => linear(trace, rows, weights.value, "value"),
+      query: projection("query", weights.query),
+      key: projection("key", weights.key),
+      value: projection("value", weights.value),
+      ...extra,
     });
-    return hidden(linear(trace, values, weights.output, "output"));
+    return hidden(projection("output", weights.output)(values));
   });
 }
 

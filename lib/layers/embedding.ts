@@ -27,11 +27,11 @@ export function lmHead(table: Weight): Layer<Hidden, Logits> {
   });
 }
 
-/** y = x Wᵀ by row, without bias. */
-export function linear(view: WeightView): Layer<Hidden, Hidden> {
-  return leaf<Hidden, Hidden, { view: WeightView }>(
+/** y = x Wᵀ by row, plus `bias`, a range of numbers of an f32 weight [1, ..], if given. */
+export function linear(view: WeightView, bias?: WeightView): Layer<Hidden, Hidden> {
+  return leaf<Hidden, Hidden, { view: WeightView; bias?: WeightView }>(
     "linear",
-    { view },
-    (trace, x) => hidden(linearOp(trace, x.value, view)),
+    bias ? { view, bias } : { view },
+    (trace, x) => hidden(linearOp(trace, x.value, view, view.weight.name, bias)),
   );
 }

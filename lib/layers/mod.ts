@@ -17,14 +17,17 @@
 export {
   attention,
   type AttentionConfig,
+  type AttentionProjection,
   type AttentionShape,
   type AttentionWeights,
   type Core,
   type CoreInput,
+  type ExtraProjection,
   isAttention,
   softmaxCore,
 } from "./attention.ts";
 export { embedding, linear, lmHead } from "./embedding.ts";
+export { glu, type GluConfig } from "./glu.ts";
 export {
   type AnyLayer,
   type Flow,
@@ -38,8 +41,20 @@ export {
   type TokenIds,
   walkLayers,
 } from "./layer.ts";
-export { coresOf, mapCores, type ModelConfig, type PipelineModel, type Pruning } from "./model.ts";
+export { layerNorm, type LayerNormConfig } from "./layer_norm.ts";
+export {
+  attentionsOf,
+  coresOf,
+  type LinearizedLayers,
+  mapAttentions,
+  mapCores,
+  type ModelConfig,
+  type PipelineModel,
+  type Pruning,
+} from "./model.ts";
+export { parallel } from "./parallel.ts";
 export { pipe, residual } from "./pipe.ts";
+export { learnedPositions, type LearnedPositionsConfig, sinusoidalPositions } from "./position_embedding.ts";
 export { rmsNorm, type RmsNormConfig } from "./rms_norm.ts";
 export { rotaryEmbedding, rotaryFrequencies, type RotaryOptions, type RotaryScaling } from "./rotary.ts";
 export { swiGlu, type SwiGluWeights } from "./swiglu.ts";
@@ -83,6 +98,14 @@ export {
   read,
   write,
 } from "../graph/mod.ts";
-export type { KeyValueStore, KvSizes, Rotary, RotaryLayout } from "../ops/mod.ts";
+export type {
+  Activation,
+  FeatureMap,
+  KeyValueStore,
+  KvSizes,
+  NucleusLimits,
+  Rotary,
+  RotaryLayout,
+} from "../ops/mod.ts";
 /** The ops that layers are made of: each appends to the trace. */
 export * as ops from "../ops/mod.ts";

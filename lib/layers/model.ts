@@ -35,6 +35,18 @@ export interface Pruning {
   settle(turn: Turn): Readonly<Record<string, unknown>> | undefined;
 }
 
+/** Linear attention that was put into a model's layers by a transform. */
+export interface LinearizedLayers {
+  /** Name of the core. */
+  readonly core: string;
+  /** Its settings. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /** Attention layers that have it, from 0. */
+  readonly layers: readonly number[];
+  /** What that means for what the model writes. */
+  readonly warning: string;
+}
+
 /** A pipeline from token ids to logits with its weights. Transforms take one and return one. */
 export interface PipelineModel {
   /** Sizes and ids. */
@@ -47,29 +59,47 @@ export interface PipelineModel {
   readonly weights: readonly Weight[];
   /** How the KV cache is pruned, if it is. */
   readonly pruning?: Pruning;
+  /** Linear attention in place of softmax attention, in the order in which it was put there. */
+  readonly linearized?: readonly LinearizedLayers[];
   /** Their buffers; none when the model was only described, for printing its plan. */
   readonly store?: WeightStore;
 }
 
+/** The attention layers' configurations in order. */
+export function attentionsOf(model: PipelineModel): AttentionConfig[] {
+  return [...walkLayers(model.pipeline)].filter(isAttention).map((layer) => layer.config);
+}
+
 /** The attention layers' cores in order. */
 export function coresOf(model: PipelineModel): Core[] {
-  return [...walkLayers(model.pipeline)].filter(isAttention).map((layer) => layer.config.core);
+  return attentionsOf(model).map(({ core }) => core);
 }
 
 /**
- * The same model with other cores in its attention layers: `replace` gets each layer's configuration, its index and the
- * number of attention layers. Weights are shared.
+ * The same model with other attention layers: `replace` gets each layer's configuration, its index and the number of
+ * attention layers. Weights are shared.
  */
+export function mapAttentions<M extends PipelineModel>(
+  model: M,
+  replace: (config: AttentionConfig, index: number, count: number) => AttentionConfig,
+): M {
+  const count = attentionsOf(model).length;
+  let index = 0;
+  const pipeline = mapLayers(model.pipeline, (layer) => {
+    if (!isAttention(layer)) return layer;
+    const config = replace(layer.config, index++, count);
+    return config === layer.config ? layer : attention(config);
+  });
+  return { ...model, pipeline };
+}
+
+/** The same model with other cores in its attention layers, as {@linkcode mapAttentions} does. */
 export function mapCores<M extends PipelineModel>(
   model: M,
   replace: (config: AttentionConfig, index: number, count: number) => Core,
 ): M {
-  const count = coresOf(model).length;
-  let index = 0;
-  const pipeline = mapLayers(model.pipeline, (layer) => {
-    if (!isAttention(layer)) return layer;
-    const core = replace(layer.config, index++, count);
-    return core === layer.config.core ? layer : attention({ ...layer.config, core });
+  return mapAttentions(model, (config, index, count) => {
+    const core = replace(config, index, count);
+    return core === config.core ? config : { ...config, core };
   });
-  return { ...model, pipeline };
 }

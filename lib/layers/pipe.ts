@@ -35,7 +35,14 @@ export function pipe(...layers: AnyLayer[]): AnyLayer {
 /** Rows of a slice. */
 const SLICE_ROWS = 512;
 /** Kinds of layers that compute each row by itself. */
-const ROW_BY_ROW: ReadonlySet<string> = new Set(["pipe", "rmsNorm", "swiGlu", "residual"]);
+const ROW_BY_ROW: ReadonlySet<string> = new Set([
+  "pipe",
+  "rmsNorm",
+  "layerNorm",
+  "swiGlu",
+  "glu",
+  "residual",
+]);
 
 /**
  * x + inner(x). When a core inside left fewer rows, the input is gathered by the same map: rows of the output are those of

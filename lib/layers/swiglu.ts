@@ -1,7 +1,7 @@
 // The SwiGLU feed-forward layer (Shazeer 2020), as in Llama.
 
 import type { WeightView } from "../graph/mod.ts";
-import { linear, swiglu } from "../ops/mod.ts";
+import { glu, linear } from "../ops/mod.ts";
 import { type Hidden, hidden, type Layer, leaf } from "./layer.ts";
 
 /** Weights of {@linkcode swiGlu}: ranges of one fused weight for gate and up, gate first. */
@@ -19,6 +19,6 @@ export function swiGlu(weights: SwiGluWeights): Layer<Hidden, Hidden> {
   return leaf<Hidden, Hidden, SwiGluWeights>("swiGlu", weights, (trace, x) => {
     const gate = linear(trace, x.value, weights.gate, "gate");
     const up = linear(trace, x.value, weights.up, "up");
-    return hidden(linear(trace, swiglu(trace, gate, up), weights.down, "down"));
+    return hidden(linear(trace, glu(trace, gate, up, "silu"), weights.down, "down"));
   });
 }

@@ -9,6 +9,13 @@ export interface TensorSource {
   readonly names: readonly string[];
   /** Its shape in the checkpoint. */
   readonly shape: readonly number[];
+  /** Its values when the checkpoint does not have it; only for weights in f32. Default: it must be there. */
+  readonly fallback?: Float32Array<ArrayBuffer>;
+  /**
+   * What is stored in place of its values, as bits: for small tensors, which are read whole, of weights in f32. Default: the
+   * values themselves.
+   */
+  readonly convert?: (values: Float32Array) => Uint32Array<ArrayBuffer>;
 }
 
 /** A weight on the GPU and the tensors stacked in it, by rows. */

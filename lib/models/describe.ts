@@ -8,9 +8,20 @@ import { type Architecture, type ArchitectureFactory, configReader } from "./arc
 import { llamaArchitecture } from "./llama.ts";
 import { matchTensors } from "./match_tensors.ts";
 import type { GenerationDefaults, Model } from "./model.ts";
+import { transNormerArchitecture } from "./transnormer.ts";
+import { transNormerLlmArchitecture } from "./transnormer_llm.ts";
+
+/** Two families have one `model_type`: TransNormerLLM's checkpoints count `decoder_layers`. */
+const transNormerFamily: ArchitectureFactory = (config, dtype) =>
+  config.fields.decoder_layers == null
+    ? transNormerArchitecture(config, dtype)
+    : transNormerLlmArchitecture(config, dtype);
 
 /** Architectures by `model_type`. */
-export const ARCHITECTURES: Readonly<Record<string, ArchitectureFactory>> = { llama: llamaArchitecture };
+export const ARCHITECTURES: Readonly<Record<string, ArchitectureFactory>> = {
+  llama: llamaArchitecture,
+  transnormer: transNormerFamily,
+};
 
 async function readJson(path: string): Promise<Record<string, unknown> | undefined> {
   let text: string;

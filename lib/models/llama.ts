@@ -21,6 +21,7 @@ import {
   whole,
 } from "../layers/mod.ts";
 import type { Architecture, ConfigReader, TensorSource, WeightSource } from "./architecture.ts";
+import { checkHeadSize, checkLimits, headSizeOf } from "./sizes.ts";
 
 /** Sizes of a Llama. */
 export interface LlamaConfig {
@@ -222,32 +223,18 @@ export function llamaConfig(config: ConfigReader): LlamaConfig {
       `${config.path}: num_attention_heads ${heads} must be a multiple of num_key_value_heads ${kvHeads}`,
     );
   }
-  if (config.fields.head_dim == null && hiddenSize % heads !== 0) {
-    throw new RangeError(
-      `${config.path}: hidden_size ${hiddenSize} must be a multiple of num_attention_heads ${heads}`,
-    );
-  }
-  const headSize = config.integer("head_dim", hiddenSize / heads);
-  if (headSize % 4 !== 0 || headSize < 8 || headSize > 256) {
-    throw new RangeError(
-      `${config.path}: the head size must be a multiple of 4 from 8 to 256: it is ${headSize}`,
-    );
-  }
+  const headSize = config.fields.head_dim == null
+    ? headSizeOf(config, ["hidden_size", hiddenSize], ["num_attention_heads", heads])
+    : config.integer("head_dim");
+  checkHeadSize(config, headSize);
   const layers = config.integer("num_hidden_layers");
-  if (layers > 1024) {
-    throw new RangeError(`${config.path}: num_hidden_layers is ${layers}, at most 1024 is supported`);
-  }
-  const most = 2 ** 24 - 1;
   const vocabularySize = config.integer("vocab_size");
   const contextLength = config.integer("max_position_embeddings", 2048);
-  for (
-    const [name, size] of Object.entries({
-      vocab_size: vocabularySize,
-      max_position_embeddings: contextLength,
-    })
-  ) {
-    if (size > most) throw new RangeError(`${config.path}: ${name} is ${size}, at most ${most} is supported`);
-  }
+  checkLimits(config, {
+    layers: ["num_hidden_layers", layers],
+    ids: ["vocab_size", vocabularySize],
+    positions: ["max_position_embeddings", contextLength],
+  });
   const theta = config.object("rope_parameters")?.fields.rope_theta ?? config.fields.rope_theta ?? 10000;
   if (typeof theta !== "number" || !(theta > 0) || theta === Infinity) {
     throw new TypeError(`${config.path}: rope_theta must be a positive number: current value is ${theta}`);

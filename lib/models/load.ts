@@ -2,9 +2,9 @@
 
 import type { StorageType } from "../../wgsl/kernel.ts";
 import type { Gpu } from "../gpu/mod.ts";
-import { createWeightStore, weightBytes, type WeightStore } from "../graph/mod.ts";
+import { createWeightStore, type Weight, weightBytes, type WeightStore } from "../graph/mod.ts";
 import { loadTokenizer } from "../text/mod.ts";
-import { type Checkpoint, openCheckpoint } from "../weights/mod.ts";
+import { type Checkpoint, type OnChunk, openCheckpoint, type ReadOptions } from "../weights/mod.ts";
 import type { TensorSource, WeightSource } from "./architecture.ts";
 import { readArchitecture, readDefaults } from "./describe.ts";
 import { matchTensors } from "./match_tensors.ts";
@@ -99,27 +99,54 @@ async function readWeight(
   let { loaded } = progress;
   let first = 0;
   for (const tensor of tensors) {
-    const name = names.get(tensor)!;
-    const report = await checkpoint.read(name, weight.dtype, async (bytes, element) => {
+    const name = names.get(tensor);
+    const elements = tensor.shape.reduce((a, b) => a * b, 1);
+    const take = async (bytes: Uint8Array<ArrayBuffer>, element: number): Promise<void> => {
       store.write(weight, first + element, bytes);
       if (Math.floor((loaded + bytes.byteLength) / FLUSH_BYTES) > Math.floor(loaded / FLUSH_BYTES)) {
         await store.flush();
       }
       loaded += bytes.byteLength;
-      options.onProgress?.({ loaded, total: progress.total, tensor: name });
-    }, options.signal ? { signal: options.signal } : {});
-    if (report.nonFinite > 0) {
-      throw new RangeError(
-        `Tensor ${name} holds ${report.nonFinite} values that are NaN or infinite, the first at element ` +
-          `${report.firstNonFinite}: the checkpoint is damaged`,
-      );
+      options.onProgress?.({ loaded, total: progress.total, tensor: name ?? tensor.names[0] });
+    };
+    const read = (onChunk: OnChunk) =>
+      readFinite(checkpoint, name!, weight, onChunk, options.signal ? { signal: options.signal } : {});
+    if (name !== undefined && !tensor.convert) {
+      await read(take);
+      first += elements;
+      continue;
     }
-    if (report.outOfRange > 0) {
-      throw new RangeError(
-        `Tensor ${name} holds ${report.outOfRange} values beyond 65504, which f16 cannot hold: load the model with dtype f32`,
-      );
+    const values = tensor.fallback?.slice() ?? new Float32Array(elements);
+    if (name !== undefined) {
+      await read((bytes, element) => {
+        values.set(new Float32Array(bytes.slice().buffer), element);
+      });
     }
-    first += tensor.shape.reduce((a, b) => a * b, 1);
+    const stored = tensor.convert ? tensor.convert(values) : values;
+    await take(new Uint8Array(stored.buffer), 0);
+    first += stored.length;
   }
   return loaded;
+}
+
+/** Reads a tensor that a model can work with. */
+async function readFinite(
+  checkpoint: Checkpoint,
+  name: string,
+  { dtype }: Weight,
+  onChunk: OnChunk,
+  options: ReadOptions,
+): Promise<void> {
+  const report = await checkpoint.read(name, dtype, onChunk, options);
+  if (report.nonFinite > 0) {
+    throw new RangeError(
+      `Tensor ${name} holds ${report.nonFinite} values that are NaN or infinite, the first at element ` +
+        `${report.firstNonFinite}: the checkpoint is damaged`,
+    );
+  }
+  if (report.outOfRange > 0) {
+    throw new RangeError(
+      `Tensor ${name} holds ${report.outOfRange} values beyond 65504, which f16 cannot hold: load the model with dtype f32`,
+    );
+  }
 }

@@ -5,7 +5,7 @@ import type { Architecture, TensorSource } from "./architecture.ts";
 
 /** What fits together, and what is left over. */
 export interface MatchedTensors {
-  /** The checkpoint's name for every tensor that is needed. */
+  /** The checkpoint's name for every tensor that is needed and there; all but those with a fallback are. */
   readonly names: ReadonlyMap<TensorSource, string>;
   /** One warning for all tensors that are not used and not known to be harmless; else none. */
   readonly warnings: readonly string[];
@@ -22,6 +22,7 @@ export function matchTensors(architecture: Architecture, checkpoint: Checkpoint)
   for (const tensor of architecture.sources.flatMap((source) => source.tensors)) {
     const name = tensor.names.find((candidate) => checkpoint.tensors.has(candidate));
     if (name === undefined) {
+      if (tensor.fallback) continue;
       throw new Error(
         `The checkpoint has no tensor ${
           tensor.names.join(" or ")

@@ -14,16 +14,11 @@ import { compressBlock as compressBlockKernel } from "../../wgsl/compress_block.
 import { evictSlot as evictSlotKernel, type EvictSlotSpec } from "../../wgsl/evict_slot.ts";
 import { slotScores as slotScoresKernel, type SlotScoresSpec } from "../../wgsl/slot_scores.ts";
 import type { KeyValueStore } from "./kv_layout.ts";
+import { layerParameters, type LayerRange, type OfLayer, oneLayer } from "./layer_range.ts";
+import { type EvictNucleus, evictNucleusOp } from "./nucleus.ts";
+import { reservedSlots } from "./reserved_slots.ts";
 import { rowTable } from "./row_tables.ts";
 import type { RecordedAttention } from "./softmax_attention.ts";
-
-/** Most slots that one step evicts: a block. */
-const MOST_EVICTED = 256;
-
-/** Slots beyond its capacity that a cache needs, when evicted ones stay untouched for `reuseDelay` evictions. */
-export function reservedSlots(reuseDelay: number): number {
-  return reuseDelay > 0 ? reuseDelay + MOST_EVICTED : 0;
-}
 
 interface ScoreSlots {
   readonly store: KeyValueStore;
@@ -67,15 +62,8 @@ export function scoreSlots(trace: Trace, attention: RecordedAttention, options: 
   trace.append(scoreSlotsOp, [attention.logits, attention.logSumExps], [], options);
 }
 
-/** Layers that an operation is about; those of one kind and equal settings are merged. */
-interface Layers {
-  readonly first: number;
-  readonly count: number;
-  readonly kvHeads: number;
-}
-
 interface CompressBlock {
-  readonly layers: Layers;
+  readonly layers: LayerRange;
   readonly rows: Rows;
   readonly heads: "each" | "mean";
   readonly distanceWeight: number;
@@ -114,7 +102,7 @@ export function compressBlock(trace: Trace, options: OfLayer<CompressBlock>): vo
 }
 
 interface EvictSlot extends EvictSlotSpec {
-  readonly layers: Layers;
+  readonly layers: LayerRange;
   readonly rows: Rows;
   readonly sinks: number;
   readonly window: number;
@@ -152,15 +140,10 @@ export function evictSlot(trace: Trace, options: OfLayer<EvictSlot>): void {
   trace.append(evictSlotOp, [], [], { ...settings, layers: oneLayer(store) });
 }
 
-type OfLayer<T> = Omit<T, "layers"> & { readonly store: KeyValueStore };
+/** Operations that are merged, in the order in which they run. */
+const MERGED = [compressBlockOp, evictSlotOp, evictNucleusOp] as unknown[];
 
-function oneLayer({ layer, kvHeads }: KeyValueStore): Layers {
-  return { first: layer, count: 1, kvHeads };
-}
-
-function layerParameters({ first, count, kvHeads }: Layers): Record<string, number> {
-  return { layer: first, layers: count, kvHeads };
-}
+type Merged = CompressBlock | EvictSlot | EvictNucleus;
 
 /**
  * Compressions and evictions of neighbouring layers with equal settings become one at the end of the step: nothing reads
@@ -168,14 +151,13 @@ function layerParameters({ first, count, kvHeads }: Layers): Record<string, numb
  */
 export const mergeEvictions: Rewrite = (operations) => {
   const rest: Operation[] = [];
-  const merged: Operation<CompressBlock | EvictSlot>[] = [];
+  const merged: Operation<Merged>[] = [];
   for (const operation of operations) {
-    const { definition } = operation;
-    if (definition !== compressBlockOp && definition !== evictSlotOp) {
+    if (!MERGED.includes(operation.definition)) {
       rest.push(operation);
       continue;
     }
-    const own = operation as Operation<CompressBlock | EvictSlot>;
+    const own = operation as Operation<Merged>;
     const before = merged.find((other) => continues(other, own));
     if (before) {
       const { layers } = before.attributes;
@@ -183,16 +165,12 @@ export const mergeEvictions: Rewrite = (operations) => {
       merged[merged.indexOf(before)] = { ...before, attributes };
     } else merged.push(own);
   }
-  const kinds = [compressBlockOp, evictSlotOp] as unknown[];
-  const sorted = merged.toSorted((a, b) => kinds.indexOf(a.definition) - kinds.indexOf(b.definition));
+  const sorted = merged.toSorted((a, b) => MERGED.indexOf(a.definition) - MERGED.indexOf(b.definition));
   const end = rest.findLastIndex(({ segment }) => segment === "body") + 1;
   return [...rest.slice(0, end), ...sorted as Operation[], ...rest.slice(end)];
 };
 
-function continues(
-  before: Operation<CompressBlock | EvictSlot>,
-  next: Operation<CompressBlock | EvictSlot>,
-): boolean {
+function continues(before: Operation<Merged>, next: Operation<Merged>): boolean {
   if (before.definition !== next.definition) return false;
   const { layers: a, ...settings } = before.attributes;
   const { layers: b, ...others } = next.attributes;

@@ -4,9 +4,9 @@ import type { Operation, Rewrite, Trace, Value, WeightView } from "../graph/mod.
 import { isColumnRange, weightParts } from "../graph/mod.ts";
 import { addOp } from "./add.ts";
 import { mergeEvictions } from "./evict_tokens.ts";
+import { type GluAttributes, gluOp } from "./glu.ts";
 import { type LinearAttributes, linearOp } from "./linear.ts";
 import { type RmsNormAttributes, rmsNormOp } from "./rms_norm.ts";
-import { swigluOp } from "./swiglu.ts";
 
 type Linear = Operation<LinearAttributes>;
 
@@ -34,23 +34,29 @@ function samePart(a: WeightView, b: WeightView, trace: Trace): boolean {
   );
 }
 
-/** Few rows: gate, up and SwiGLU become one matrix-vector kernel. */
-export const fuseSwiglu: Rewrite = (operations, trace) => {
+/** Whether two linears are both without a bias, or take theirs from one weight. */
+function sameBias(a: Linear, b: Linear): boolean {
+  return a.attributes.bias?.weight === b.attributes.bias?.weight;
+}
+
+/** Few rows: gate, up and the product of a gated linear unit become one matrix-vector kernel. */
+export const fuseGlu: Rewrite = (operations, trace) => {
   const made = producers(operations);
   const used = consumers(operations);
   const dropped = new Set<Operation>();
   const replaced = new Map<Operation, Operation>();
   for (const operation of operations) {
-    if (operation.definition !== swigluOp || !operation.outputs[0].rows.thin) continue;
+    if (operation.definition !== gluOp || !operation.outputs[0].rows.thin) continue;
     const [gate, up] = operation.inputs.map((value) => made.get(value));
-    if (!isLinear(gate) || !isLinear(up) || gate.inputs[0] !== up.inputs[0]) continue;
+    if (!isLinear(gate) || !isLinear(up) || gate.inputs[0] !== up.inputs[0] || gate === up) continue;
     if (operation.inputs.some((value) => used.get(value)!.length > 1)) continue;
-    if (!samePart(gate.attributes.view, up.attributes.view, trace)) continue;
+    if (!samePart(gate.attributes.view, up.attributes.view, trace) || !sameBias(gate, up)) continue;
     dropped.add(gate).add(up);
+    const { activation } = operation.attributes as GluAttributes;
     replaced.set(operation, {
       ...gate,
       outputs: operation.outputs,
-      attributes: { ...gate.attributes, up: up.attributes.view },
+      attributes: { ...gate.attributes, up: { ...up.attributes, activation } },
     } as Linear as Operation);
   }
   return operations.filter((operation) => !dropped.has(operation)).map((operation) =>
@@ -58,36 +64,51 @@ export const fuseSwiglu: Rewrite = (operations, trace) => {
   );
 };
 
+/** Whether `b` takes the rows of a weight, and the numbers of a bias, that follow on those of `a`. */
+function follows({ attributes: a }: Linear, { attributes: b }: Linear): boolean {
+  const adjacent = (one: WeightView, next: WeightView) =>
+    one.weight === next.weight && one.first + one.rows === next.first;
+  return adjacent(a.view, b.view) && (a.bias && b.bias ? adjacent(a.bias, b.bias) : a.bias === b.bias);
+}
+
 /**
- * Linears of one input over adjacent ranges of one weight become one linear; their outputs are its columns, where all that
- * read them take such views.
+ * Linears of one input over adjacent ranges of one weight become one linear, where the first of them stands; their outputs
+ * are its columns, where all that read them take such views.
  */
 export const packLinears: Rewrite = (operations, trace) => {
   const used = consumers(operations);
   const mayBeView = (value: Value) =>
     (used.get(value) ?? []).every((operation) => operation.definition.takesViews);
   const result: Operation[] = [];
+  /** Places of the linears so far, by their input. */
+  const places = new Map<Value, number[]>();
   for (const operation of operations) {
-    const last = result.at(-1);
-    if (
-      isLinear(operation) && isLinear(last) && last.inputs[0] === operation.inputs[0] &&
-      !operation.attributes.up && !last.attributes.up &&
-      mayBeView(operation.outputs[0]) && mayBeView(last.outputs[0]) &&
-      last.attributes.view.weight === operation.attributes.view.weight &&
-      last.attributes.view.first + last.attributes.view.rows === operation.attributes.view.first
-    ) {
-      const { weight, first, rows } = last.attributes.view;
-      const columns = rows + operation.attributes.view.rows;
-      const packed = trace.value(weight.name, operation.outputs[0].rows, columns);
-      // Views of an earlier pack follow to the wider one.
-      last.outputs[0].view = { of: packed, offset: 0 };
-      operation.outputs[0].view = { of: packed, offset: rows };
-      result[result.length - 1] = {
-        ...last,
-        outputs: [packed],
-        attributes: { view: { weight, first, rows: columns } },
-      } as Linear as Operation;
-    } else result.push(operation);
+    if (!isLinear(operation) || operation.attributes.up || !mayBeView(operation.outputs[0])) {
+      result.push(operation);
+      continue;
+    }
+    const [input] = operation.inputs;
+    const known = places.get(input) ?? [];
+    const place = known.find((at) =>
+      result[at].segment === operation.segment && follows(result[at] as Linear, operation)
+    );
+    if (place === undefined) {
+      places.set(input, [...known, result.length]);
+      result.push(operation);
+      continue;
+    }
+    const first = result[place] as Linear;
+    const { view, bias } = first.attributes;
+    const columns = view.rows + operation.attributes.view.rows;
+    const packed = trace.value(view.weight.name, operation.outputs[0].rows, columns);
+    // Views of an earlier pack follow to the wider one.
+    first.outputs[0].view = { of: packed, offset: 0 };
+    operation.outputs[0].view = { of: packed, offset: view.rows };
+    result[place] = {
+      ...first,
+      outputs: [packed],
+      attributes: { view: { ...view, rows: columns }, ...(bias ? { bias: { ...bias, rows: columns } } : {}) },
+    } as Linear as Operation;
   }
   return result;
 };
@@ -147,4 +168,4 @@ export const fuseResidual: Rewrite = (operations) => {
 };
 
 /** All fusions, in the order in which they find the most. */
-export const fusions: readonly Rewrite[] = [fuseSwiglu, packLinears, fuseNorm, fuseResidual, mergeEvictions];
+export const fusions: readonly Rewrite[] = [fuseGlu, packLinears, fuseNorm, fuseResidual, mergeEvictions];

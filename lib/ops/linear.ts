@@ -1,4 +1,5 @@
-// y = x Wᵀ: matrix-vector kernels for few rows, register tiles for many; may take a norm before, a residual or SwiGLU after.
+// y = x Wᵀ + b: matrix-vector kernels for few rows, register tiles for many; may take a norm before, a residual or a gated
+// linear unit after.
 
 import {
   type Emit,
@@ -15,6 +16,7 @@ import {
   weightParts,
   type WeightView,
 } from "../graph/mod.ts";
+import type { Activation } from "../../wgsl/activations.ts";
 import type { Kernel } from "../../wgsl/kernel.ts";
 import { matmul } from "../../wgsl/matmul.ts";
 import { matvec, matvecDecisions, type MatvecSpec } from "../../wgsl/matvec.ts";
@@ -24,26 +26,33 @@ import { addSums, type ManyRows, manyRows } from "./linear_splits.ts";
 export interface LinearAttributes {
   /** Rows of the weight, one an output column. */
   readonly view: WeightView;
+  /** Added to the product: a range of numbers of one f32 row. */
+  readonly bias?: WeightView;
   /** RMSNorm of the input row, computed by the same kernel (few rows only). */
   readonly norm?: { readonly weight?: Weight; readonly epsilon: number };
   /** The second input is added to the product. */
   readonly residual?: boolean;
-  /** SwiGLU: `view` is the gate, this the up projection (few rows only). */
-  readonly up?: WeightView;
+  /** Gated linear unit: `view` is the gate, this the up projection (few rows only). */
+  readonly up?: {
+    readonly view: WeightView;
+    /** Of the same weight as the gate's. */
+    readonly bias?: WeightView;
+    readonly activation: Activation;
+  };
 }
 
 /** The linear operation. Inputs: x, and the residual when fused. */
 export const linearOp: OpDefinition<LinearAttributes> = {
   kind: "linear",
   lower(operation, emit): void {
-    const { attributes: { view }, inputs: [x, residual], outputs: [y] } = operation;
+    const { attributes: { view, bias }, inputs: [x, residual], outputs: [y] } = operation;
     const many = x.rows.thin ? undefined : manyRows(emit, x, view);
     weightParts(view.weight, emit.target.bindingBytes).forEach((part, index) => {
       const first = Math.max(view.first, part.first);
       const last = Math.min(view.first + view.rows, part.first + part.rows);
       if (first < last) lowerPart(operation, emit, part, index, first, last - first, many);
     });
-    if (many?.sums) addSums(emit, many.sums, residual, y);
+    if (many?.sums) addSums(emit, many.sums, { bias, residual }, y);
   },
 };
 
@@ -60,8 +69,9 @@ function lowerPart(
   const { view, norm, up } = operation.attributes;
   const { weight } = view;
   const sums = many?.sums;
-  // The residual is added to whole sums.
+  // Bias and residual are added to whole sums.
   const residual = sums ? undefined : operation.inputs[1];
+  const bias = sums ? undefined : operation.attributes.bias;
   const input = placementOf(x);
   const output = sums ? { offset: 0, stride: view.rows } : placementOf(operation.outputs[0]);
   if (input.offset !== 0) {
@@ -69,6 +79,7 @@ function lowerPart(
   }
   const operands: Operand[] = [valueOperand(x), weightOperand(weight, index)];
   if (norm?.weight) operands.push(weightOperand(norm.weight));
+  if (bias) operands.push(weightOperand(bias.weight));
   if (residual) operands.push(valueOperand(residual));
   operands.push(valueOperand(sums?.value ?? operation.outputs[0]));
   const numbers = {
@@ -78,7 +89,9 @@ function lowerPart(
     outputStride: output.stride,
     outputOffset: output.offset + first - view.first,
     firstRow: first - part.first,
-    upRow: up ? up.first - part.first + (first - view.first) : 0,
+    upRow: up ? up.view.first - part.first + (first - view.first) : 0,
+    firstBias: bias ? bias.first + (first - view.first) : 0,
+    upBias: up?.bias ? up.bias.first + (first - view.first) : 0,
     eps: norm?.epsilon ?? 0,
     splits: sums?.splits ?? 1,
   };
@@ -87,6 +100,7 @@ function lowerPart(
       dtype: weight.dtype,
       vectorized: weight.columns % 4 === 0 && input.stride % 4 === 0,
       epilogue: sums ? "split" : residual ? "residual" : "none",
+      bias: bias !== undefined,
       tile: many.tile,
     })
     : matvecFor(emit, operation.attributes, x.rows, input.stride, residual !== undefined);
@@ -95,7 +109,7 @@ function lowerPart(
 
 function matvecFor(
   emit: Emit,
-  { view: { weight }, norm, up }: LinearAttributes,
+  { view: { weight }, bias, norm, up }: LinearAttributes,
   rows: Rows,
   inputStride: number,
   residual: boolean,
@@ -106,12 +120,15 @@ function matvecFor(
   const spec = {
     vector,
     rowsPerPass: rowsPerPass(rows),
-    epilogue: up ? "swiglu" as const : residual ? "residual" as const : "none" as const,
+    epilogue: up ? "glu" as const : residual ? "residual" as const : "none" as const,
   };
   return matvec({
     dtype,
     subgroups: emit.target.features.subgroups,
     norm: norm !== undefined,
+    affine: norm?.weight !== undefined,
+    bias: bias !== undefined,
+    ...(up ? { activation: up.activation } : {}),
     ...spec,
     ...matvecDecisions({ ...spec, k }),
   });
@@ -122,11 +139,18 @@ function rowsPerPass(rows: Rows): MatvecSpec["rowsPerPass"] {
 }
 
 /**
- * y[r, n] = Σ_k x[r, k] · W[n, k].
+ * y[r, n] = Σ_k x[r, k] · W[n, k] (+ b[n]). A bias is a range of numbers of an f32 weight [1, ..]; biases of adjacent ranges
+ * of a weight that are adjacent themselves let these be computed as one.
  *
- * @throws {TypeError} when the widths do not fit, or the view is not inside of its weight.
+ * @throws {TypeError} when the widths do not fit, or the view or the bias is not inside of its weight.
  */
-export function linear(trace: Trace, x: Value, view: WeightView, name = view.weight.name): Value {
+export function linear(
+  trace: Trace,
+  x: Value,
+  view: WeightView,
+  name: string = view.weight.name,
+  bias?: WeightView,
+): Value {
   if (x.width !== view.weight.columns) {
     throw new TypeError(
       `linear ${view.weight.name} takes rows of ${view.weight.columns} numbers, its input has ${x.width}`,
@@ -137,7 +161,23 @@ export function linear(trace: Trace, x: Value, view: WeightView, name = view.wei
       `linear ${view.weight.name} has ${view.weight.rows} rows: a view of ${view.rows} from ${view.first} on is not inside`,
     );
   }
+  if (bias) checkBias(view, bias);
   const y = trace.value(name, x.rows, view.rows);
-  trace.append(linearOp, [x], [y], { view });
+  trace.append(linearOp, [x], [y], bias ? { view, bias } : { view });
   return y;
+}
+
+function checkBias(view: WeightView, { weight, first, rows }: WeightView): void {
+  if (weight.rows !== 1 || weight.dtype !== "f32") {
+    throw new TypeError(
+      `linear ${view.weight.name}: its bias ${weight.name} is [${weight.rows}, ${weight.columns}] as ${weight.dtype}, ` +
+        "it must be one row of f32",
+    );
+  }
+  if (rows !== view.rows || first < 0 || first + rows > weight.columns) {
+    throw new TypeError(
+      `linear ${view.weight.name} takes ${view.rows} numbers of its bias ${weight.name} of ${weight.columns}: ` +
+        `current range is ${rows} from ${first} on`,
+    );
+  }
 }

@@ -1,6 +1,13 @@
 // Linear of a batch's decode step: k split into parts, summed apart and added by a second kernel.
 
-import { type Emit, placementOf, type Value, valueOperand, type WeightView } from "../graph/mod.ts";
+import {
+  type Emit,
+  placementOf,
+  type Value,
+  valueOperand,
+  weightOperand,
+  type WeightView,
+} from "../graph/mod.ts";
 import { type MatmulSpec, splitDecisions } from "../../wgsl/matmul.ts";
 import { matmulReduce } from "../../wgsl/matmul_reduce.ts";
 
@@ -36,17 +43,36 @@ export function manyRows(emit: Emit, { rows }: Value, { weight, rows: n }: Weigh
     : { tile };
 }
 
-/** Adds the sums over the parts of k, and the residual if there is one. */
+/** What is added to whole sums. */
+export interface Added {
+  /** The linear's bias. */
+  readonly bias: WeightView | undefined;
+  /** A value of the output's shape. */
+  readonly residual: Value | undefined;
+}
+
+/** Adds the sums over the parts of k, and bias and residual if there are any. */
 export function addSums(
   emit: Emit,
   { value, splits }: PartialSums,
-  residual: Value | undefined,
+  { bias, residual }: Added,
   y: Value,
 ): void {
   const { offset, stride } = placementOf(y);
   emit.dispatch(
-    matmulReduce({ splits, epilogue: residual ? "residual" : "none" }),
-    [valueOperand(value), ...(residual ? [valueOperand(residual)] : []), valueOperand(y)],
-    (counts) => ({ rows: counts[y.rows.name], n: y.width, outputStride: stride, outputOffset: offset }),
+    matmulReduce({ splits, epilogue: residual ? "residual" : "none", bias: bias !== undefined }),
+    [
+      valueOperand(value),
+      ...(bias ? [weightOperand(bias.weight)] : []),
+      ...(residual ? [valueOperand(residual)] : []),
+      valueOperand(y),
+    ],
+    (counts) => ({
+      rows: counts[y.rows.name],
+      n: y.width,
+      outputStride: stride,
+      outputOffset: offset,
+      firstBias: bias?.first ?? 0,
+    }),
   );
 }

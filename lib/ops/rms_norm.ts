@@ -9,7 +9,7 @@ import {
   type Weight,
   weightOperand,
 } from "../graph/mod.ts";
-import { rmsNorm as rmsNormKernel } from "../../wgsl/rms_norm.ts";
+import { normRows as normRowsKernel } from "../../wgsl/norm_rows.ts";
 import { workgroupThreads } from "../../wgsl/threads.ts";
 
 /** Arguments of an RMSNorm. */
@@ -24,7 +24,8 @@ export interface RmsNormAttributes {
 export const rmsNormOp: OpDefinition<RmsNormAttributes> = {
   kind: "rmsNorm",
   lower({ inputs: [x], outputs: [y], attributes: { weight, epsilon } }, emit): void {
-    const kernel = rmsNormKernel({
+    const kernel = normRowsKernel({
+      kind: "rms",
       subgroups: emit.target.features.subgroups,
       vectorized: x.width % 4 === 0,
       affine: weight !== undefined,
@@ -33,7 +34,7 @@ export const rmsNormOp: OpDefinition<RmsNormAttributes> = {
     emit.dispatch(
       kernel,
       [denseOperand(x), ...(weight ? [weightOperand(weight)] : []), valueOperand(y)],
-      (counts) => ({ rows: counts[x.rows.name], width: x.width, eps: epsilon }),
+      (counts) => ({ rows: counts[x.rows.name], width: x.width, groups: 1, gainStride: 0, eps: epsilon }),
     );
   },
 };

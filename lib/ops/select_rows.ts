@@ -15,7 +15,7 @@ import { selectRows as selectRowsKernel } from "../../wgsl/select_rows.ts";
 import { spreadBudget as spreadBudgetKernel } from "../../wgsl/spread_budget.ts";
 import { storeScores as storeScoresKernel } from "../../wgsl/store_scores.ts";
 import { arenaName, arenasOf, type KeyValueStore } from "./kv_layout.ts";
-import { rowTable } from "./row_tables.ts";
+import { rowTable, spansName } from "./row_tables.ts";
 
 /** What a selection is made by: its table, and the number of columns that need scores, by one name. */
 export type SelectionName = string;
@@ -120,17 +120,18 @@ export function poolScores(trace: Trace, scores: Value, options: PoolScores): Va
   return out;
 }
 
-const pickRowsOp: OpDefinition<{ readonly selection: SelectionName }> = {
+const pickRowsOp: OpDefinition<{ readonly selection: SelectionName; readonly spans: string }> = {
   kind: "pickRows",
-  lower({ inputs: [scores], outputs: [map, table], attributes: { selection } }, emit): void {
+  lower({ inputs: [scores, keeps], outputs: [map, table], attributes: { selection, spans } }, emit): void {
     emit.dispatch(
-      selectRowsKernel({ output: "rows", counted: false }),
+      selectRowsKernel({ output: "rows", counted: keeps !== undefined }),
       [
         valueOperand(scores),
         resource(selection),
         rowTable(scores.rows),
         valueOperand(map),
         valueOperand(table),
+        ...(keeps ? [valueOperand(keeps), resource(spans)] : []),
       ],
       () => ({ sequences: emit.target.sequences, stride: scores.rows.capacity, heads: 1 }),
     );
@@ -150,9 +151,19 @@ export function pickedRows(trace: Trace, rows: Rows, name: string): PickedRows {
   return { name, capacity: rows.capacity, thin: rows.thin, from: { rows, map }, table };
 }
 
-/** Picks the rows that a selection leaves by scores [1][rows]: sinks, window, and the best of the others. */
-export function pickRows(trace: Trace, scores: Value, selection: SelectionName, picked: PickedRows): void {
-  trace.append(pickRowsOp, [scores], [picked.from.map, picked.table], { selection });
+/**
+ * Picks the rows that a selection leaves by scores [1][rows]: sinks, window, and the best of the others, as many as it says
+ * or as `keeps` counts by sequence. Counted ones stand at the end of their room, and the spans of `picked` tell where.
+ */
+export function pickRows(
+  trace: Trace,
+  scores: Value,
+  selection: SelectionName,
+  picked: PickedRows,
+  keeps?: Value,
+): void {
+  const attributes = { selection, spans: spansName(picked) };
+  trace.append(pickRowsOp, keeps ? [scores, keeps] : [scores], [picked.from.map, picked.table], attributes);
 }
 
 const storeScoresOp: OpDefinition<{ readonly store: KeyValueStore; readonly selection: SelectionName }> = {

@@ -142,21 +142,23 @@ const commitOp: OpDefinition<Commit> = {
     const { target } = emit;
     const { kvHeads, headSize, layer } = cache;
     const counted = keeps !== undefined;
-    if (counted && arenasOf(cache, target).length > 1) {
+    // Where heads keep as many each by its own, slots are dealt out among them.
+    const ragged = counted && perKvHead;
+    if (ragged && arenasOf(cache, target).length > 1) {
       throw new RangeError(
         `Heads of different lengths need all of a layer's keys in one binding, and these take more than the ` +
           `${target.bindingBytes} bytes of this device: use a shorter context, fewer sequences at once or f16`,
       );
     }
     emit.dispatch(
-      appendSelected({ counted, ragged: counted }),
+      appendSelected({ counted, ragged }),
       [
         resource(cache.extents),
         resource(selection),
         resource("states"),
         ...(counted ? [valueOperand(keeps)] : []),
       ],
-      () => ({ layer, sequences: target.sequences, kvHeads }),
+      () => ({ layer, sequences: target.sequences, kvHeads, ...(counted ? { keepHeads: keeps.width } : {}) }),
     );
     const numbers = {
       layer,

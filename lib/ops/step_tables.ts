@@ -17,7 +17,7 @@ export interface Selection {
   readonly scored: number;
   /** First rows, kept in any case. */
   readonly sinks: number;
-  /** Rows kept before the window. */
+  /** Rows kept before the window, or the most of them where they are counted on the GPU. */
   readonly keep: number;
   /** First of its rows among those that are left. */
   readonly output: number;

@@ -141,11 +141,17 @@ function noCheckpoint(directory: string, names: ReadonlySet<string>): string {
     return `${wanted}, but shards such as ${safetensors}: download the index too`;
   }
   if (safetensors) return `${wanted}, but ${safetensors}: rename it to ${SINGLE} if it holds the model`;
-  const pickle = all.find((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
+  const pickles = all.filter((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
+  const pickle = pickles.find((name) => name.startsWith("pytorch_model")) ?? pickles[0];
   if (pickle) {
+    // Without the model's own code, which from_pretrained would run for architectures outside of transformers.
+    const script = "import glob, torch; from safetensors.torch import save_file; t = {}; " +
+      `[t.update(torch.load(f, "cpu", weights_only=True)) for f in glob.glob("${
+        pickle.replace(/[-.\d]*(-of-\d+)?(\.\w+)$/, "*$2")
+      }")]; ` +
+      `save_file({k: v.clone() for k, v in t.items()}, "${SINGLE}", {"format": "pt"})`;
     return `${wanted}, but ${pickle}, which is not read because such a file may run any program when it is opened: ` +
-      'convert it in Python with AutoModelForCausalLM.from_pretrained("DIR").save_pretrained("DIR", ' +
-      "safe_serialization=True) of transformers";
+      `convert it in Python, in that folder: ${script}`;
   }
   const gguf = all.find((name) => name.endsWith(".gguf"));
   if (gguf) return `${wanted}, but ${gguf}, a format that is not read: download the safetensors checkpoint`;

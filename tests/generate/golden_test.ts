@@ -1,11 +1,11 @@
 // Real checkpoints against logits, likelihoods and greedy texts computed with PyTorch.
 
 import { assert, assertEquals, assertLess } from "@std/assert";
-import { fromFileUrl } from "@std/path";
+import { fromFileUrl, join } from "@std/path";
 import { forward, generate, score } from "../../lib/generate/mod.ts";
 import { loadModel, type Model } from "../../lib/models/mod.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
-import { exists, NOVEL_LLAMA, sharedPath } from "../harness/models.ts";
+import { exists, NOVEL_LLAMA, NOVEL_TRANSNORMER, sharedPath } from "../harness/models.ts";
 
 interface GoldenPrompt {
   readonly ids: number[];
@@ -28,12 +28,21 @@ interface Golden {
 
 /** A model and its golden; those beside the repository may be absent. */
 const MODELS = [
-  {
-    name: "novel-llama",
-    directory: NOVEL_LLAMA,
-    golden: fromFileUrl(new URL("../golden/novel-llama.json", import.meta.url)),
-  },
-  ...["novel-softmax", "tinystories-656k", "stories260k"].map((name) => ({
+  ...Object.entries({ "novel-llama": NOVEL_LLAMA, "novel-transnormer": NOVEL_TRANSNORMER }).map((
+    [name, directory],
+  ) => ({
+    name,
+    directory,
+    golden: fromFileUrl(new URL(`../golden/${name}.json`, import.meta.url)),
+  })),
+  ...[
+    "novel-softmax",
+    "tinystories-656k",
+    "stories260k",
+    "novel-linear",
+    "novel-t1",
+    "novel-tnllm",
+  ].map((name) => ({
     name,
     directory: sharedPath(name),
     golden: sharedPath("golden", `${name}.json`),
@@ -101,3 +110,28 @@ for (const { name, directory, golden: path } of MODELS) {
     },
   });
 }
+
+Deno.test({
+  name: "novel-tnllm without the fields that released configs do not have gives what PyTorch gives",
+  ignore: !exists(sharedPath("novel-tnllm")),
+  async fn(): Promise<void> {
+    const source = sharedPath("novel-tnllm");
+    const directory = await Deno.makeTempDir();
+    try {
+      const config = JSON.parse(await Deno.readTextFile(join(source, "config.json")));
+      for (const field of ["slopes", "norm_eps", "variant", "lrpe_base"]) {
+        assert(field in config);
+        delete config[field];
+      }
+      await Deno.writeTextFile(join(directory, "config.json"), JSON.stringify(config));
+      await Deno.symlink(join(source, "model.safetensors"), join(directory, "model.safetensors"));
+      using model = await loadModel(gpu, directory, { dtype: "f32" });
+      const golden = await readGolden(sharedPath("golden", "novel-tnllm.json"));
+      for (const prompt of golden.prompts.slice(0, 2)) {
+        assertLogits((await forward(model, prompt.ids, { lastOnly: true })).logits, prompt);
+      }
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});

@@ -9,6 +9,11 @@ import { sharedGpu } from "./kernel_case.ts";
 /** The model that comes along. */
 export const NOVEL_LLAMA: string = fromFileUrl(new URL("../../examples/models/novel-llama", import.meta.url));
 
+/** The TransNormer that comes along. */
+export const NOVEL_TRANSNORMER: string = fromFileUrl(
+  new URL("../../examples/models/novel-transnormer", import.meta.url),
+);
+
 /** A path under `../shared/models`, a folder beside the repository that may be absent. */
 export function sharedPath(...parts: string[]): string {
   return join(fromFileUrl(new URL("../../../shared/models", import.meta.url)), ...parts);

@@ -75,6 +75,11 @@ const POLICIES: readonly LawfulPolicy[] = [
     policy: pyramidInfer({ cacheTokens: 40, perKvHead: true, rowCap: 5 }),
     sinks: 4,
   },
+  {
+    name: 'pyramidInfer({ algorithm: "paper" })',
+    policy: pyramidInfer({ algorithm: "paper", p: 0.9, pDecay: 0.9, minimum: 24 }),
+    sinks: 4,
+  },
   { name: "h2o() with keep", policy: h2o({ keep: 0.5, recent: 6 }), sinks: 0 },
   { name: "streamingLlm() with keep", policy: streamingLlm({ keep: 0.5 }), sinks: 4 },
   {
@@ -90,6 +95,11 @@ const WHOLE: readonly LawfulPolicy[] = [
   {
     name: "pyramidInfer({ keep: 1 }) of each KV head",
     policy: pyramidInfer({ keep: 1, perKvHead: true, sameLayer: true, minContext: 0 }),
+    sinks: 4,
+  },
+  {
+    name: 'pyramidInfer({ algorithm: "paper", p: 1, pDecay: 1 })',
+    policy: pyramidInfer({ algorithm: "paper", p: 1, pDecay: 1 }),
     sinks: 4,
   },
 ];

@@ -12,8 +12,8 @@ import {
   whole,
 } from "../../lib/graph/mod.ts";
 import { describeModel } from "../../lib/models/mod.ts";
-import { fuseNorm, fuseResidual, fuseSwiglu, packLinears } from "../../lib/ops/fuse.ts";
-import { add, embedding, fusions, linear, rmsNorm, swiglu } from "../../lib/ops/mod.ts";
+import { fuseGlu, fuseNorm, fuseResidual, packLinears } from "../../lib/ops/fuse.ts";
+import { add, embedding, fusions, glu, linear, rmsNorm } from "../../lib/ops/mod.ts";
 import { relativeError } from "../harness/compare.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
 import { logitPlan, pipelineLogits } from "../harness/pipeline_logits.ts";
@@ -24,11 +24,11 @@ import { randomWeights } from "../harness/random_weights.ts";
 import { linearOracle, rmsNormOracle } from "../oracles/linear.ts";
 import { range, ROWS, THIN_ROWS, traceFor, weightOf } from "./trace_target.ts";
 
-/** What even an unfused model needs: attention and SwiGLU take ranges of one linear. */
+/** What even an unfused model needs: attention takes ranges of one linear. */
 const NOT_FUSED: readonly Rewrite[] = [packLinears];
 
 const WITH_ONE: Record<string, readonly Rewrite[]> = {
-  fuseSwiglu: [fuseSwiglu, packLinears],
+  fuseGlu: [fuseGlu, packLinears],
   fuseNorm: [packLinears, fuseNorm],
   fuseResidual: [packLinears, fuseResidual],
 };
@@ -82,7 +82,7 @@ Deno.test("fusions leave 7 kernel calls a layer in decode and 9 in prefill", asy
   assertEquals(await calls("prefill", fusions), 9 * layers + 5);
   assertEquals(await calls("prefill", NOT_FUSED), 11 * layers + 5);
   const counts = kernelCounts(await novelPlan("decode", fusions));
-  assertEquals(counts.filter(({ name }) => /rmsNorm|^add|^swiglu/.test(name)), []);
+  assertEquals(counts.filter(({ name }) => /rmsNorm|^add|^glu/.test(name)), []);
 });
 
 Deno.test("printPlan() prints a model's plan without a GPU", async () => {
@@ -149,7 +149,7 @@ Deno.test("fuseResidual() takes one of two linears that are added", () => {
   assertEquals(kinds(trace, fuseResidual), ["linear", "linear"]);
 });
 
-Deno.test("fuseSwiglu() leaves gate and up that stand in different parts of a weight or are read elsewhere", () => {
+Deno.test("fuseGlu() leaves gate and up that stand in different parts of a weight or are read elsewhere", () => {
   const weight = weightOf("gate_up", 32, 12);
   const feed = (
     bindingBytes: number,
@@ -159,16 +159,16 @@ Deno.test("fuseSwiglu() leaves gate and up that stand in different parts of a we
     const trace = traceFor(rows, { bindingBytes });
     const x = trace.value("x", rows, 12);
     const gate = linear(trace, x, range(weight, 0, 16));
-    swiglu(trace, gate, linear(trace, x, range(weight, 16, 16)));
+    glu(trace, gate, linear(trace, x, range(weight, 16, 16)), "silu");
     others(trace, gate);
-    return kinds(trace, fuseSwiglu);
+    return kinds(trace, fuseGlu);
   };
   const rowBytes = 12 * 4;
   assertEquals(feed(32 * rowBytes), ["linear"]);
-  assertEquals(feed(31 * rowBytes), ["linear", "linear", "swiglu"]);
-  assertEquals(feed(32 * rowBytes, ROWS), ["linear", "linear", "swiglu"]);
+  assertEquals(feed(31 * rowBytes), ["linear", "linear", "glu"]);
+  assertEquals(feed(32 * rowBytes, ROWS), ["linear", "linear", "glu"]);
   const reader = (trace: Trace, gate: Value) => void rmsNorm(trace, gate, undefined, 0);
-  assertEquals(feed(32 * rowBytes, THIN_ROWS, reader), ["linear", "linear", "swiglu", "rmsNorm"]);
+  assertEquals(feed(32 * rowBytes, THIN_ROWS, reader), ["linear", "linear", "glu", "rmsNorm"]);
 });
 
 Deno.test("packLinears() packs only adjacent ranges, in order, of one input and one weight", () => {
@@ -184,6 +184,24 @@ Deno.test("packLinears() packs only adjacent ranges, in order, of one input and 
   assertEquals(pack([8, 16], [0, 8]), 2);
   assertEquals(pack([0, 8], [9, 15]), 2);
   assertEquals(pack([0, 8], [8, 16], weight), 2);
+});
+
+Deno.test("packLinears() packs with a linear that stands before other operations, in its place", () => {
+  const weight = weightOf("fused", 24, 12);
+  const trace = traceFor();
+  const x = trace.value("x", ROWS, 12);
+  const first = linear(trace, x, range(weight, 0, 8));
+  rmsNorm(trace, x, undefined, 1e-5);
+  const other = linear(trace, x, whole(weightOf("other", 5, 12)));
+  const second = linear(trace, x, range(weight, 8, 16));
+  assertEquals(kinds(trace, packLinears), ["linear", "rmsNorm", "linear"]);
+  assertEquals([first.view?.offset, second.view?.offset, other.view], [0, 8, undefined]);
+  assertEquals(first.view?.of, second.view?.of);
+  // Segments are replayed apart.
+  trace.segment = "head";
+  linear(trace, x, range(weight, 0, 8));
+  linear(trace, x, range(weight, 8, 16));
+  assertEquals(kinds(trace, packLinears), ["linear", "rmsNorm", "linear", "linear"]);
 });
 
 Deno.test("packLinears() leaves ranges that are read whole, so that numbers stay right", async () => {
@@ -232,7 +250,7 @@ Deno.test("fusions leave what is a result", () => {
   assertEquals(lower(trace, fusions, { sum, normed, product }).memory.slotOf.size, 4);
 });
 
-Deno.test("fusions without packing leave attention and SwiGLU without their buffer, which lowering says", async () => {
+Deno.test("fusions without packing leave attention without its buffer, which lowering says", async () => {
   const model = await describeModel(NOVEL_LLAMA);
   assertThrows(
     () => logitPlan(model, traceFor().target, []),

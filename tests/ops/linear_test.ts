@@ -8,14 +8,14 @@ import {
   valueOperand,
   type WeightView,
 } from "../../lib/graph/mod.ts";
-import { alignRows, embedding, fusions, linear, swiglu } from "../../lib/ops/mod.ts";
+import { alignRows, embedding, fusions, glu, linear } from "../../lib/ops/mod.ts";
 import { defineKernel, write } from "../../wgsl/kernel.ts";
 import { relativeError } from "../harness/compare.ts";
 import { sharedGpu } from "../harness/kernel_case.ts";
 import { createPlanRunner } from "../harness/plan_runner.ts";
 import { randomWeights } from "../harness/random_weights.ts";
 import { limitGpu } from "../harness/replace_members.ts";
-import { gatherRowsOracle, linearOracle, swigluOracle } from "../oracles/linear.ts";
+import { gatherRowsOracle, gluOracle, linearOracle } from "../oracles/linear.ts";
 import { range, ROWS, THIN_ROWS, traceFor, weightOf } from "./trace_target.ts";
 
 const WIDTH = 12;
@@ -79,16 +79,16 @@ for (const rows of [THIN_ROWS, { ...ROWS, capacity: 2 }]) {
   });
 }
 
-Deno.test("swiglu() is fused where gate and up stand in one part, whichever it is", async () => {
+Deno.test("glu() is fused where gate and up stand in one part, whichever it is", async () => {
   for (const [first, partRows, kinds] of [[2, 32, 1], [18, 16, 1], [10, 16, 3]]) {
     const [gate, up] = [range(WEIGHT, first, 6), range(WEIGHT, first + 6, 6)];
     const { got, x, w, plan } = await run(
-      (trace, x) => swiglu(trace, linear(trace, x, gate), linear(trace, x, up)),
+      (trace, x) => glu(trace, linear(trace, x, gate), linear(trace, x, up), "silu"),
       { rows: THIN_ROWS, partRows },
     );
     const both = product(x, w, range(WEIGHT, first, 12));
-    assertLess(relativeError(got, swigluOracle(both, TOKENS.length, 6)), 1e-6);
-    // Else two linears, one a part, and SwiGLU by itself.
+    assertLess(relativeError(got, gluOracle(both, TOKENS.length, 6)), 1e-6);
+    // Else two linears, one a part, and the product by itself.
     const calls = plan.dispatches.filter(({ operation }) => operation !== "embedding").length;
     assertEquals(calls, kinds, `rows ${first} to ${first + 12}`);
   }

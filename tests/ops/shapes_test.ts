@@ -5,15 +5,17 @@ import {
   alignRows,
   embedding,
   gatherLogitRows,
+  glu,
   keyValueCache,
   linear,
+  multiply,
+  normRows,
   rmsNorm,
   type Rotary,
   sample,
   score,
   softmaxAttention,
   storeKeyValues,
-  swiglu,
 } from "../../lib/ops/mod.ts";
 import { range, ROWS, traceFor, weightOf } from "./trace_target.ts";
 
@@ -77,7 +79,7 @@ Deno.test("rmsNorm() refuses a weight of another shape or type", () => {
   );
 });
 
-Deno.test("add() and swiglu() say which shapes they got", () => {
+Deno.test("add(), glu() and multiply() say which shapes they got", () => {
   const trace = traceFor();
   const a = trace.value("a", ROWS, 12);
   const narrow = trace.value("b", ROWS, 8);
@@ -89,19 +91,15 @@ Deno.test("add() and swiglu() say which shapes they got", () => {
   );
   assertThrows(() => add(trace, a, other), TypeError, "[rows, 12] and [kept, 12]");
   assertThrows(
-    () => swiglu(trace, a, narrow),
+    () => glu(trace, a, narrow, "silu"),
     TypeError,
-    "swiglu takes two values of one shape: [rows, 12] and [rows, 8]",
+    "glu takes two values of one shape: [rows, 12] and [rows, 8]",
   );
-  assertThrows(() => swiglu(trace, a, other), TypeError, "[rows, 12] and [kept, 12]");
-});
-
-Deno.test("swiglu() says at lowering that gate and up must come from one linear", () => {
-  const trace = traceFor();
-  const x = trace.value("x", ROWS, 12);
-  const [a, b] = ["gate", "up"].map((name) => linear(trace, x, whole(weightOf(name, 8, 12))));
-  const y = swiglu(trace, a, b);
-  assertThrows(() => lower(trace, [], { y }), TypeError, "swiglu takes gate and up from one linear");
+  assertThrows(
+    () => multiply(trace, a, other),
+    TypeError,
+    "multiply takes two values of one shape: [kept, 12] and [rows, 12]",
+  );
 });
 
 Deno.test("alignRows() costs nothing for the same rows, and refuses rows of elsewhere", () => {
@@ -193,4 +191,21 @@ Deno.test("sample() and score() open segments of their own", () => {
   ]);
   const names = plan.dispatches[2].operands.map((operand) => operand.type === "resource" ? operand.name : "");
   assertEquals(names.includes("counts") && names.includes("bias"), true);
+});
+
+Deno.test("normRows() refuses groups that do not divide a row, and parameters of another shape or type", () => {
+  const trace = traceFor();
+  const x = trace.value("x", ROWS, 12);
+  const norm = (options: Partial<Parameters<typeof normRows>[2]>) =>
+    normRows(trace, x, { kind: "layer", epsilon: 1e-5, ...options });
+  const weight = weightOf("gain", 1, 12);
+  assertEquals(norm({ weight, bias: weightOf("shift", 1, 12) }).width, 12);
+  assertEquals(norm({ groups: 3, weight: weightOf("gain", 1, 4) }).width, 12);
+  assertThrows(() => norm({ groups: 5 }), RangeError, "groups to divide a row of 12: current value is 5");
+  assertThrows(() => norm({ groups: 0 }), RangeError, "current value is 0");
+  assertThrows(() => norm({ weight: weightOf("gain", 1, 4) }), TypeError, "normRows gain is [1, 4]");
+  assertThrows(() => norm({ weight: weightOf("gain", 12, 1) }), TypeError, "normRows gain is [12, 1]");
+  const narrow = weightOf("shift", 1, 4);
+  assertThrows(() => norm({ groups: 3, weight, bias: narrow }), TypeError, "normRows shift is [1, 4]");
+  assertThrows(() => norm({ weight: { ...weight, dtype: "f16" } }), TypeError, "gain is stored as f16");
 });

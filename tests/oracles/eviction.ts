@@ -45,7 +45,7 @@ export function copyOf(cache: HeadCache): HeadCache {
 
 /** Gives the token of a position a slot: the one freed first when more than `delay` are free, else a new one. */
 export function append(cache: HeadCache, position: number, delay: number): void {
-  if (cache.freed.length > delay) {
+  if (cache.freed.length > delay && position >= cache.frozen) {
     cache.start = cache.freed.shift()!;
     cache.freeFirst = (cache.freeFirst + 1) % cache.capacity;
     cache.positions[cache.start] = position;

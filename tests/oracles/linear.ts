@@ -1,8 +1,34 @@
 // Naive f64 references of the linear family. Arrays are row-major; nothing is shared with the kernels.
 
-/** x / (1 + e^-x). */
-export function siluOracle(x: number): number {
-  return x / (1 + Math.exp(-x));
+import type { Activation } from "../../wgsl/activations.ts";
+
+/** 2 / √π times the integral of e^(-t²) from 0 to x, by its series. */
+function erf(x: number): number {
+  const z = Math.abs(x);
+  if (z > 6) return Math.sign(x);
+  let term = z;
+  let sum = z;
+  // The signs alternate; for e^z² erf they do not.
+  for (let i = 1; i < 200; i++) sum += term *= 2 * z * z / (2 * i + 1);
+  return Math.sign(x) * 2 / Math.sqrt(Math.PI) * Math.exp(-z * z) * sum;
+}
+
+/** An activation of gated layers. */
+export function activationOracle(activation: Activation, x: number): number {
+  switch (activation) {
+    case "identity":
+      return x;
+    case "silu":
+      return x / (1 + Math.exp(-x));
+    case "gelu":
+      return x * 0.5 * (1 + erf(x / Math.SQRT2));
+    case "geluTanh":
+      return x * 0.5 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+    case "relu":
+      return Math.max(x, 0);
+    case "sigmoid":
+      return 1 / (1 + Math.exp(-x));
+  }
 }
 
 /** out[r * n + j] = sum over i of x[r * inputStride + i] * w[(firstRow + j) * k + i]. */
@@ -62,12 +88,47 @@ export function rmsNormOracle(
   return out;
 }
 
-/** silu of the left half of every row times its right half. */
-export function swigluOracle(x: Float64Array, rows: number, width: number): Float64Array {
+/** Norms of `groups` parts of each row; weight and bias span the row, or one part and then hold for all. */
+export function normRowsOracle(
+  x: Float64Array,
+  { rows, width, kind, epsilon, additive = false, groups = 1, weight, bias }: {
+    rows: number;
+    width: number;
+    kind: "rms" | "layer";
+    epsilon: number;
+    additive?: boolean;
+    groups?: number;
+    weight?: Float64Array;
+    bias?: Float64Array;
+  },
+): Float64Array {
+  const out = new Float64Array(rows * width);
+  const size = width / groups;
+  for (let first = 0; first < rows * width; first += size) {
+    const part = x.subarray(first, first + size);
+    const mean = kind === "layer" ? part.reduce((sum, value) => sum + value, 0) / size : 0;
+    const square = part.reduce((sum, value) => sum + (value - mean) ** 2, 0) / size;
+    const root = additive ? Math.sqrt(square) + epsilon : Math.sqrt(square + epsilon);
+    part.forEach((value, i) => {
+      const at = (first + i) % width;
+      const of = (parameter: Float64Array) => parameter[at % parameter.length];
+      out[first + i] = (value - mean) / root * (weight ? of(weight) : 1) + (bias ? of(bias) : 0);
+    });
+  }
+  return out;
+}
+
+/** The activation of the left half of every row times its right half. */
+export function gluOracle(
+  x: Float64Array,
+  rows: number,
+  width: number,
+  activation: Activation = "silu",
+): Float64Array {
   const out = new Float64Array(rows * width);
   for (let r = 0; r < rows; r++) {
     for (let j = 0; j < width; j++) {
-      out[r * width + j] = siluOracle(x[r * 2 * width + j]) * x[r * 2 * width + width + j];
+      out[r * width + j] = activationOracle(activation, x[r * 2 * width + j]) * x[r * 2 * width + width + j];
     }
   }
   return out;

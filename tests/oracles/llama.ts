@@ -4,7 +4,7 @@
 // in pieces, or drop slots between them.
 
 import { attention, rotate, type Slot } from "./attention.ts";
-import { gatherRowsOracle, linearOracle, rmsNormOracle, siluOracle } from "./linear.ts";
+import { activationOracle, gatherRowsOracle, linearOracle, rmsNormOracle } from "./linear.ts";
 
 /** The fields of a Llama's `config.json` that decide what is computed, under their names there. */
 export interface LlamaConfigJson {
@@ -165,7 +165,7 @@ export function feedForwardOracle(
   const normed = rmsNormOracle(x, weight("post_attention_layernorm"), { rows, width, eps });
   const gate = linearOracle(normed, weight("mlp.gate_proj"), { rows, k: width, n: inner });
   const up = linearOracle(normed, weight("mlp.up_proj"), { rows, k: width, n: inner });
-  const product = gate.map((value, i) => siluOracle(value) * up[i]);
+  const product = gate.map((value, i) => activationOracle("silu", value) * up[i]);
   return linearOracle(product, weight("mlp.down_proj"), { rows, k: inner, n: width });
 }
 

@@ -86,11 +86,12 @@ export interface PyramidInferOracle {
   readonly leastMargin: number;
 }
 
-/** Begins a sequence. */
+/** Begins a sequence. Keys, rotated, and values are kept as `stored` makes them. */
 export function pyramidInferOracle(
   config: LlamaConfigJson,
   tensors: LlamaTensors,
   base: PyramidInferSettings,
+  stored: (vector: Float64Array) => Float64Array = (vector) => vector,
 ): PyramidInferOracle {
   const { heads, kvHeads, headSize } = headsOf(config);
   const layerCount = config.num_hidden_layers;
@@ -124,8 +125,8 @@ export function pyramidInferOracle(
   const news = ({ positions, keys, values }: CoreRows, head: number): Token[] =>
     positions.map((position, row) => ({
       position,
-      key: rotated(keys[row][head], position),
-      value: values[row][head],
+      key: stored(rotated(keys[row][head], position)),
+      value: stored(values[row][head]),
       score: UNSCORED,
       paid: new Map(),
     }));

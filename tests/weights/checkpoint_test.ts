@@ -126,10 +126,19 @@ Deno.test("openCheckpoint() refuses a folder that is missing or a file", NO_LEAK
 Deno.test("openCheckpoint() says what a folder holds instead of a checkpoint", NO_LEAKS, async () => {
   assertStringIncludes(await refusal({ "config.json": "{}" }), "download one of them");
   const pickle = await refusal({ "pytorch_model.bin": "PK" });
-  for (const part of ["pytorch_model.bin", "is not read", "convert it in Python", "save_pretrained"]) {
+  const parts = [
+    "pytorch_model.bin",
+    "is not read",
+    "convert it in Python",
+    'glob("pytorch_model*.bin")',
+    "save_file",
+  ];
+  for (const part of parts) {
     assertStringIncludes(pickle, part);
   }
-  assertStringIncludes(await refusal({ "consolidated.00.pth": "PK" }), "convert it in Python");
+  const shard = "pytorch_model-00001-of-00002.bin";
+  assertStringIncludes(await refusal({ "optimizer.pt": "", [shard]: "PK" }), 'glob("pytorch_model*.bin")');
+  assertStringIncludes(await refusal({ "consolidated.00.pth": "PK" }), 'glob("consolidated*.pth")');
   assertStringIncludes(await refusal({ "model-q4_0.gguf": "GGUF" }), "model-q4_0.gguf");
   assertStringIncludes(await refusal({ [B]: safetensors({}) }), "download the index too");
   assertStringIncludes(

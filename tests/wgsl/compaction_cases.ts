@@ -105,7 +105,12 @@ function spread(keep: number, heads: number): number[] {
   });
 }
 
-function appendCase({ kvHeads, sequences }: AppendShape, spec: AppendSelectedSpec, seed: number): KernelCase {
+function appendCase(
+  { kvHeads, sequences }: AppendShape,
+  spec: AppendSelectedSpec,
+  seed: number,
+  keepHeads = kvHeads,
+): KernelCase {
   const { counted, ragged } = spec;
   const random = integers(seed);
   const before: OracleExtent[] = [];
@@ -120,13 +125,18 @@ function appendCase({ kvHeads, sequences }: AppendShape, spec: AppendSelectedSpe
       slot += random(5);
     }
   }
-  const keeps = sequences.flatMap(({ keep, keeps }) => keeps ?? spread(keep, kvHeads));
+  const keeps = sequences.flatMap(({ keep, keeps }) => keeps?.slice(0, keepHeads) ?? spread(keep, keepHeads));
   const after = before.slice();
   sequences.forEach(({ count, window, keep, done }, s) => {
     const first = (LAYER * sequences.length + s) * kvHeads;
     const rows = Array.from(
       { length: kvHeads },
-      (_, head) => oracleKeptRows({ count, window, keep: counted ? keeps[s * kvHeads + head] : keep }),
+      (_, head) =>
+        oracleKeptRows({
+          count,
+          window,
+          keep: counted ? keeps[s * keepHeads + Math.min(head, keepHeads - 1)] : keep,
+        }),
     );
     let own = before.slice(first, first + kvHeads);
     if (ragged && !done) own = oracleDealOut(own, rows, oracleKeptRows({ count, window, keep }));
@@ -136,7 +146,7 @@ function appendCase({ kvHeads, sequences }: AppendShape, spec: AppendSelectedSpe
     family: "appendSelected",
     name: `${kvHeads} heads, rows ${sequences.map(({ count }) => count)}`,
     kernel: appendSelected(spec),
-    parameters: { layer: LAYER, sequences: sequences.length, kvHeads },
+    parameters: { layer: LAYER, sequences: sequences.length, kvHeads, ...(counted ? { keepHeads } : {}) },
     data: () => ({
       extents: encodeExtents(before),
       selections: encodeSelections(sequences.map((sequence, s) => ({ ...sequence, first: 100 * s }))),
@@ -524,6 +534,7 @@ export function cases({ dtype }: Variant): KernelCase[] {
     ...STAGES.flatMap((shape, i) => stageCases(shape, dtype, i + 20)),
     ...(dtype === "f16" ? [] : [
       ...APPENDS.flatMap((shape, i) => SPECS.map((spec) => appendCase(shape, spec, i + 40))),
+      ...APPENDS.map((shape, i) => appendCase(shape, { counted: true, ragged: false }, i + 50, 1)),
       ...[...COMPACTS, FOLDED].flatMap((shape, i) =>
         [false, true].map((scores) => compactTablesCase(shape, scores, i + 60))
       ),

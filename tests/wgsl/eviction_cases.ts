@@ -100,6 +100,10 @@ const WAITING: readonly SequenceSetup[] = [
   { capacity: 30, length: 7, freed: 4, idle: true },
   { capacity: 19, length: 0 },
   { capacity: 9, length: 9, freed: 9 },
+  // Freed slots that are not to be touched yet, and those that may be from this row on.
+  { capacity: 30, length: 20, freed: 7, frozen: 61 },
+  { capacity: 30, length: 20, freed: 7, frozen: 64 },
+  { capacity: 30, length: 20, freed: 7, frozen: 900 },
 ];
 
 function appendCase(

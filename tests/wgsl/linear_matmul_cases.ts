@@ -1,11 +1,12 @@
 // Cases of matvec and matmul: the same call, so one builder.
 
+import type { Activation } from "../../wgsl/activations.ts";
 import type { Kernel } from "../../wgsl/kernel.ts";
 import { matmul, type MatmulSpec } from "../../wgsl/matmul.ts";
 import { matvec, matvecDecisions, type MatvecSpec } from "../../wgsl/matvec.ts";
 import { type KernelCase, randomArray, store, type Variant, widen } from "../harness/kernel_case.ts";
 import type { HostArray } from "../harness/run_kernel.ts";
-import { linearOracle, rmsNormOracle, siluOracle } from "../oracles/linear.ts";
+import { activationOracle, linearOracle, rmsNormOracle } from "../oracles/linear.ts";
 
 /** Sizes of a call; strides and offsets are at their tightest unless given. */
 export interface LinearShape {
@@ -28,7 +29,10 @@ export interface LinearShape {
 export interface LinearOptions {
   readonly dtype: "f16" | "f32";
   readonly norm?: boolean;
-  readonly epilogue: "none" | "residual" | "swiglu";
+  readonly affine?: boolean;
+  readonly bias?: boolean;
+  readonly epilogue: "none" | "residual" | "glu";
+  readonly activation?: Activation;
 }
 
 /** Unwritten outputs hold this; small, so that it does not widen the tolerance. */
@@ -40,7 +44,8 @@ export function linearParameters(shape: LinearShape): Record<string, number> {
   const { rows, k, n, inputStride = k, outputOffset = 0, outputStride = outputOffset + n, firstRow = 0 } =
     shape;
   const upRow = firstRow + n + 1;
-  return { rows, k, n, inputStride, outputStride, outputOffset, firstRow, upRow, eps: EPS };
+  const bias = { firstBias: 2, upBias: n + 3 };
+  return { rows, k, n, inputStride, outputStride, outputOffset, firstRow, upRow, ...bias, eps: EPS };
 }
 
 /** Host data of a call. */
@@ -50,13 +55,14 @@ export function linearData(
   seed: number,
 ): Record<string, HostArray> {
   const { rows, k, n, inputStride, outputStride, firstRow, upRow } = linearParameters(shape);
-  const weightRows = options.epilogue === "swiglu" ? upRow + n : firstRow + n;
+  const weightRows = options.epilogue === "glu" ? upRow + n : firstRow + n;
   // One row more, which must stay as it is.
   const size = (rows + 1) * outputStride;
   return {
     x: randomArray((rows - 1) * inputStride + k, seed, shape.inputScale),
     w: store(randomArray(weightRows * k, seed + 1, shape.weightScale), options.dtype),
     normWeight: randomArray(k, seed + 2),
+    bias: randomArray(2 * n + 3, seed + 4),
     residual: randomArray(size, seed + 3),
     out: new Float32Array(size).fill(POISON),
   };
@@ -67,25 +73,28 @@ function linearExpected(
   shape: LinearShape,
   data: Record<string, HostArray>,
 ): Record<string, Float64Array> {
-  const { rows, k, n, inputStride, outputStride, outputOffset, firstRow, upRow } = linearParameters(shape);
+  const { rows, k, n, inputStride, outputStride, outputOffset, firstRow, upRow, firstBias, upBias } =
+    linearParameters(shape);
   let x = widen(data.x);
   let stride = inputStride;
   if (options.norm) {
-    x = rmsNormOracle(x, widen(data.normWeight), { rows, width: k, stride, eps: EPS });
+    const weight = options.affine === false ? undefined : widen(data.normWeight);
+    x = rmsNormOracle(x, weight, { rows, width: k, stride, eps: EPS });
     stride = k;
   }
   const w = widen(data.w);
   const dots = linearOracle(x, w, { rows, k, n, inputStride: stride, firstRow });
-  const ups = options.epilogue === "swiglu"
+  const ups = options.epilogue === "glu"
     ? linearOracle(x, w, { rows, k, n, inputStride: stride, firstRow: upRow })
     : undefined;
   const out = widen(data.out);
   for (let r = 0; r < rows; r++) {
     for (let j = 0; j < n; j++) {
       const at = r * outputStride + outputOffset + j;
-      const dot = dots[r * n + j];
+      const dot = dots[r * n + j] + (options.bias ? data.bias[firstBias + j] : 0);
       out[at] = ups
-        ? siluOracle(dot) * ups[r * n + j]
+        ? activationOracle(options.activation ?? "silu", dot) *
+          (ups[r * n + j] + (options.bias ? data.bias[upBias + j] : 0))
         : options.epilogue === "residual"
         ? dot + data.residual[at]
         : dot;
@@ -102,7 +111,7 @@ function linearCase(
   seed: number,
 ): KernelCase {
   const { rows, k, n } = shape;
-  const matrices = options.epilogue === "swiglu" ? 2 : 1;
+  const matrices = options.epilogue === "glu" ? 2 : 1;
   return {
     family,
     name: Object.entries(shape).map(([key, value]) => `${key} ${value}`).join(", "),
@@ -121,17 +130,51 @@ function linearCase(
 // Every rowsPerPass, epilogue, size of load and of workgroup occurs with and without norm.
 const MATVECS: readonly Omit<MatvecSpec, "dtype" | "subgroups">[] = [
   { vector: 1, rowsPerPass: 1, norm: false, epilogue: "none", threads: 32, columns: 1 },
-  { vector: 1, rowsPerPass: 2, norm: true, epilogue: "swiglu", threads: 64, columns: 4 },
+  { vector: 1, rowsPerPass: 2, norm: true, epilogue: "glu", threads: 64, columns: 4 },
   { vector: 1, rowsPerPass: 4, norm: true, epilogue: "none", threads: 256, columns: 2 },
   { vector: 1, rowsPerPass: 8, norm: false, epilogue: "residual", threads: 128, columns: 4 },
   { vector: 4, rowsPerPass: 1, norm: false, epilogue: "residual", threads: 256, columns: 8 },
   { vector: 4, rowsPerPass: 2, norm: true, epilogue: "none", threads: 32, columns: 4 },
-  { vector: 4, rowsPerPass: 4, norm: false, epilogue: "swiglu", threads: 32, columns: 1 },
+  { vector: 4, rowsPerPass: 4, norm: false, epilogue: "glu", threads: 32, columns: 1 },
   { vector: 4, rowsPerPass: 8, norm: true, epilogue: "residual", threads: 64, columns: 2 },
-  { vector: 8, rowsPerPass: 1, norm: true, epilogue: "swiglu", threads: 32, columns: 4 },
+  { vector: 8, rowsPerPass: 1, norm: true, epilogue: "glu", threads: 32, columns: 4 },
   { vector: 8, rowsPerPass: 2, norm: false, epilogue: "none", threads: 64, columns: 8 },
   { vector: 8, rowsPerPass: 4, norm: true, epilogue: "residual", threads: 128, columns: 4 },
   { vector: 8, rowsPerPass: 8, norm: true, epilogue: "none", threads: 32, columns: 2 },
+  // Biases, norms without a weight, other activations.
+  { vector: 1, rowsPerPass: 2, norm: false, bias: true, epilogue: "residual", threads: 32, columns: 4 },
+  {
+    vector: 4,
+    rowsPerPass: 1,
+    norm: true,
+    affine: false,
+    bias: true,
+    epilogue: "none",
+    threads: 32,
+    columns: 4,
+  },
+  { vector: 4, rowsPerPass: 8, norm: true, affine: false, epilogue: "residual", threads: 64, columns: 2 },
+  {
+    vector: 4,
+    rowsPerPass: 4,
+    norm: true,
+    affine: false,
+    bias: true,
+    epilogue: "glu",
+    activation: "gelu",
+    threads: 32,
+    columns: 2,
+  },
+  {
+    vector: 8,
+    rowsPerPass: 2,
+    norm: true,
+    affine: false,
+    epilogue: "glu",
+    activation: "identity",
+    threads: 64,
+    columns: 4,
+  },
 ];
 
 const MATVEC_SHAPES: Readonly<Record<1 | 4 | 8, readonly LinearShape[]>> = {
@@ -184,6 +227,9 @@ const MATMULS: readonly (Omit<MatmulSpec, "dtype"> & Pick<LinearOptions, "epilog
   { vectorized: false, epilogue: "residual", tile: "small" },
   { vectorized: false, epilogue: "residual", tile: "lean" },
   { vectorized: false, epilogue: "residual", tile: "medium" },
+  { vectorized: true, bias: true, epilogue: "none", tile: "small" },
+  { vectorized: true, bias: true, epilogue: "residual", tile: "medium" },
+  { vectorized: false, bias: true, epilogue: "none", tile: "lean" },
 ];
 
 const MATMUL_SHAPES: readonly LinearShape[] = [
@@ -231,7 +277,7 @@ function benchCase(
   label: string,
 ): KernelCase {
   const { rows, k, n } = shape;
-  const swiglu = options.epilogue === "swiglu";
+  const gated = options.epilogue === "glu";
   const checked = Math.min(n, 256);
   return {
     ...linearCase(family, kernel, options, shape, 1),
@@ -239,7 +285,7 @@ function benchCase(
     parameters: { ...linearParameters(shape), upRow: n },
     data: () => ({
       x: randomArray(rows * k, 1),
-      w: repeated((swiglu ? 2 : 1) * n * k, 2, options.dtype),
+      w: repeated((gated ? 2 : 1) * n * k, 2, options.dtype),
       normWeight: randomArray(k, 3),
       residual: randomArray(rows * n, 4),
       out: new Float32Array(rows * n).fill(NaN),
@@ -250,9 +296,9 @@ function benchCase(
       const part = (first: number): Float64Array =>
         linearOracle(x, widen(data.w.subarray(first * k, (first + checked) * k)), { rows: 1, k, n: checked });
       let out = part(0);
-      if (swiglu) {
+      if (gated) {
         const up = part(n);
-        out = out.map((gate, j) => siluOracle(gate) * up[j]);
+        out = out.map((gate, j) => activationOracle("silu", gate) * up[j]);
       }
       if (options.epilogue === "residual") out = out.map((dot, j) => dot + data.residual[j]);
       return { out };
@@ -264,12 +310,12 @@ function benchCase(
 export const MODELS: readonly (readonly [string, number, number, LinearOptions["epilogue"], boolean])[] = [
   ["1B qkv", 2048, 3072, "none", true],
   ["1B output", 2048, 2048, "residual", false],
-  ["1B gate and up", 2048, 8192, "swiglu", true],
+  ["1B gate and up", 2048, 8192, "glu", true],
   ["1B down", 8192, 2048, "residual", false],
   ["1B head", 2048, 128256, "none", true],
   ["8B qkv", 4096, 6144, "none", true],
   ["8B output", 4096, 4096, "residual", false],
-  ["8B gate and up", 4096, 14336, "swiglu", true],
+  ["8B gate and up", 4096, 14336, "glu", true],
   ["8B down", 14336, 4096, "residual", false],
 ];
 
@@ -299,14 +345,14 @@ export function matmulBench(variant: Variant): KernelCase[] {
   return MODELS.filter(([label]) => label !== "1B head").flatMap(([label, k, n, kind]) =>
     ([[32, "small"], [128, "small"], [128, "medium"], [512, "medium"], [2048, "medium"]] as const).map(
       ([rows, tile]) => {
-        const swiglu = kind === "swiglu";
+        const gated = kind === "glu";
         const spec = {
           dtype: variant.dtype,
           vectorized: true,
-          epilogue: swiglu ? "none" : kind,
+          epilogue: gated ? "none" : kind,
           tile,
         } as const;
-        return benchCase("matmul", matmul(spec), spec, { rows, k, n: swiglu ? 2 * n : n }, label);
+        return benchCase("matmul", matmul(spec), spec, { rows, k, n: gated ? 2 * n : n }, label);
       },
     )
   );

@@ -1,14 +1,15 @@
-// Cases of the kernels around matmuls: embedding, norms, sums, SwiGLU, gathers.
+// Cases of the kernels around matmuls: embedding, norms, sums, gated linear units, gathers.
 
 import { add } from "../../wgsl/add.ts";
+import { type Activation, ACTIVATIONS } from "../../wgsl/activations.ts";
 import { embedding, type EmbeddingSpec } from "../../wgsl/embedding.ts";
+import { glu } from "../../wgsl/glu.ts";
 import { gatherRows } from "../../wgsl/gather_rows.ts";
-import { rmsNorm, type RmsNormSpec } from "../../wgsl/rms_norm.ts";
-import { swiglu } from "../../wgsl/swiglu.ts";
+import { normRows, type NormRowsSpec } from "../../wgsl/norm_rows.ts";
 import { NONE, ROW_WORDS, STATE_WORDS } from "../../wgsl/tables.ts";
 import { workgroupThreads } from "../../wgsl/threads.ts";
 import { type KernelCase, randomArray, store, type Variant, widen } from "../harness/kernel_case.ts";
-import { gatherRowsOracle, rmsNormOracle, swigluOracle } from "../oracles/linear.ts";
+import { activationOracle, gatherRowsOracle, normRowsOracle } from "../oracles/linear.ts";
 
 /** Unwritten outputs hold this; small, so that it does not widen the tolerance. */
 const POISON = -0.71875;
@@ -113,54 +114,125 @@ function embeddingCases({ dtype }: Variant): KernelCase[] {
   ];
 }
 
-function rmsNormCase(spec: RmsNormSpec, rows: number, width: number, seed: number, scale = 1): KernelCase {
+interface NormShape {
+  readonly rows: number;
+  /** Of a part. */
+  readonly width: number;
+  readonly groups?: number;
+  /** Whether weight and bias hold for all parts alike. */
+  readonly shared?: boolean;
+  readonly scale?: number;
+  /** Added to x. */
+  readonly shift?: number;
+}
+
+function normCase(spec: NormRowsSpec, shape: NormShape, seed: number): KernelCase {
+  const { rows, width, groups = 1, shared = false, scale = 1, shift = 0 } = shape;
+  const parameters = shared ? width : groups * width;
   return {
-    family: "rmsNorm",
-    name: `rows ${rows}, width ${width}, scale ${scale}`,
-    kernel: rmsNorm(spec),
-    parameters: { rows, width, eps: EPS },
+    family: `${spec.kind}Norm`,
+    name: Object.entries(shape).map(([key, value]) => `${key} ${value}`).join(", "),
+    kernel: normRows(spec),
+    parameters: { rows, width, groups, gainStride: shared ? 0 : width, eps: EPS },
     data: () => ({
-      x: randomArray(rows * width, seed, scale),
-      weight: randomArray(width, seed + 1),
-      out: poisoned(rows * width),
+      x: randomArray(rows * groups * width, seed, scale).map((value) => value + shift),
+      weight: randomArray(parameters, seed + 1),
+      bias: randomArray(parameters, seed + 2),
+      out: poisoned(rows * groups * width),
     }),
     expected: (data) => {
-      const weight = spec.affine ? widen(data.weight) : undefined;
-      const out = rmsNormOracle(widen(data.x), weight, { rows, width, eps: EPS });
+      const out = normRowsOracle(widen(data.x), {
+        rows,
+        width: groups * width,
+        kind: spec.kind,
+        epsilon: EPS,
+        additive: spec.additive,
+        groups,
+        weight: spec.affine ? widen(data.weight) : undefined,
+        bias: spec.bias ? widen(data.bias) : undefined,
+      });
       return { out: withPoison(out, data.out.length) };
     },
     tolerance: 1e-5,
-    work: { flops: 4 * rows * width, bytes: 8 * rows * width },
+    work: { flops: 4 * rows * groups * width, bytes: 8 * rows * groups * width },
   };
 }
 
-function rmsNormCases({ subgroups }: Variant): KernelCase[] {
+function normCases({ subgroups }: Variant): KernelCase[] {
+  const rms = { kind: "rms", subgroups } as const;
+  const layer = { kind: "layer", subgroups } as const;
+  const scalar = { vectorized: false, threads: 32 };
+  const vector = { vectorized: true, threads: 64 };
   return [
-    rmsNormCase({ subgroups, vectorized: false, affine: true, threads: 32 }, 1, 1, 101),
-    rmsNormCase({ subgroups, vectorized: false, affine: true, threads: 32 }, 5, 97, 103, 1e-4),
-    rmsNormCase({ subgroups, vectorized: false, affine: false, threads: 128 }, 3, 1031, 105, 1e4),
-    rmsNormCase({ subgroups, vectorized: true, affine: false, threads: 64 }, 7, 132, 107),
-    rmsNormCase({ subgroups, vectorized: true, affine: true, threads: 256 }, 2, 16384, 109),
-    rmsNormCase({ subgroups, vectorized: true, affine: true, threads: 256 }, 3, 4, 111),
+    normCase({ ...rms, ...scalar, affine: true }, { rows: 1, width: 1 }, 101),
+    normCase({ ...rms, ...scalar, affine: true }, { rows: 5, width: 97, scale: 1e-4 }, 104),
+    normCase({ ...rms, ...scalar, affine: false, threads: 128 }, { rows: 3, width: 1031, scale: 1e4 }, 107),
+    normCase({ ...rms, ...vector, affine: false }, { rows: 7, width: 132 }, 110),
+    normCase({ ...rms, ...vector, affine: true, threads: 256 }, { rows: 2, width: 16384 }, 113),
+    normCase({ ...rms, ...vector, affine: true, threads: 256 }, { rows: 3, width: 4 }, 116),
+    // Additive eps: near zero it alone decides.
+    normCase({ ...rms, ...scalar, additive: true, affine: false }, { rows: 3, width: 37, scale: 1e-5 }, 119),
+    normCase({ ...rms, ...vector, additive: true, affine: false }, { rows: 2, width: 132 }, 122),
+    // By heads, with parameters of each and of all.
+    normCase({ ...rms, ...vector, affine: false, threads: 32 }, { rows: 5, width: 12, groups: 7 }, 125),
+    normCase({ ...rms, ...vector, affine: true }, { rows: 3, width: 16, groups: 3, shared: true }, 128),
+    normCase({ ...rms, ...scalar, affine: true, bias: true }, { rows: 3, width: 5, groups: 3 }, 131),
+    normCase({ ...layer, ...scalar, affine: false }, { rows: 2, width: 1 }, 134),
+    normCase({ ...layer, ...scalar, affine: true, bias: true }, { rows: 5, width: 97 }, 137),
+    normCase({ ...layer, ...vector, affine: true, bias: true }, { rows: 3, width: 1028 }, 140),
+    normCase({ ...layer, ...vector, affine: false }, { rows: 3, width: 8, groups: 5 }, 143),
+    normCase({ ...layer, ...scalar, additive: true, affine: true }, { rows: 2, width: 61, groups: 2 }, 146),
+    // A mean far larger than the deviation.
+    normCase({ ...layer, ...vector, affine: false }, { rows: 2, width: 256, shift: 64 }, 149),
   ];
 }
 
-function swigluCase(rows: number, width: number, seed: number, scale = 1): KernelCase {
+/** Places of the gate's and the up projection's columns; without them they stand side by side. */
+interface GluShape {
+  readonly rows: number;
+  readonly width: number;
+  readonly stride?: number;
+  readonly gateOffset?: number;
+  readonly upOffset?: number;
+}
+
+function gluCase(activation: Activation, shape: GluShape, seed: number, scale = 1): KernelCase {
+  const { rows, width, stride = 2 * width, gateOffset = 0, upOffset = width } = shape;
   return {
-    family: "swiglu",
-    name: `rows ${rows}, width ${width}, scale ${scale}`,
-    kernel: swiglu(),
-    parameters: { rows, width },
-    data: () => {
-      const x = randomArray(2 * rows * width, seed);
+    family: "glu",
+    name: `${Object.entries(shape).map(([key, value]) => `${key} ${value}`).join(", ")}, scale ${scale}`,
+    kernel: glu(activation),
+    parameters: { rows, width, gateStride: stride, gateOffset, upStride: stride, upOffset },
+    data: () => ({
       // Only gates are large, so that every output counts.
-      x.forEach((value, i) => x[i] = i % (2 * width) < width ? scale * value : value);
-      return { x, out: poisoned(rows * width) };
+      gate: randomArray(rows * stride, seed, scale),
+      up: randomArray(rows * stride, seed + 1),
+      out: poisoned(rows * width),
+    }),
+    expected: ({ gate, up, out }) => {
+      const want = new Float64Array(rows * width);
+      for (let i = 0; i < rows * width; i++) {
+        const at = Math.floor(i / width) * stride + i % width;
+        want[i] = activationOracle(activation, gate[at + gateOffset]) * up[at + upOffset];
+      }
+      return { out: withPoison(want, out.length) };
     },
-    expected: (data) => ({ out: withPoison(swigluOracle(widen(data.x), rows, width), data.out.length) }),
     tolerance: 1e-5,
     work: { flops: 5 * rows * width, bytes: 12 * rows * width },
   };
+}
+
+function gluCases(): KernelCase[] {
+  return [
+    ...ACTIVATIONS.flatMap((activation, i) => [
+      gluCase(activation, { rows: 7, width: 131 }, 320 + 10 * i, 4),
+      gluCase(activation, { rows: 2, width: 64 }, 323 + 10 * i, 1e4),
+    ]),
+    gluCase("silu", { rows: 1, width: 1 }, 301),
+    gluCase("silu", { rows: 3, width: 344 }, 303, 200),
+    gluCase("silu", { rows: 7, width: 131 }, 305, 30),
+    gluCase("identity", { rows: 5, width: 13, stride: 61, gateOffset: 40, upOffset: 3 }, 307),
+  ];
 }
 
 function addCase(count: number, seed: number): KernelCase {
@@ -209,13 +281,12 @@ function gatherRowsCase(
 
 /** Correctness cases. Over 65,535 rows fold the grid. */
 export function rowCases(variant: Variant): KernelCase[] {
+  const { dtype } = variant;
   return [
     ...embeddingCases(variant),
-    ...rmsNormCases(variant),
-    swigluCase(1, 1, 301),
-    swigluCase(7, 131, 303, 30),
-    swigluCase(3, 344, 305, 200),
-    swigluCase(2, 64, 307, 1e4),
+    ...normCases(variant),
+    // One storage type and no subgroups: once is enough.
+    ...(variant.subgroups && dtype === "f32" ? gluCases() : []),
     addCase(1, 401),
     addCase(2053, 403),
     gatherRowsCase(1, 1, 1, 501),
@@ -233,15 +304,14 @@ export function rowBench(variant: Variant): KernelCase[] {
     embeddingCase({ dtype, vectorized: true, fromState: true }, { rows: 1, width: 2048, ...ids }, 1),
     embeddingCase({ dtype, vectorized: true, fromState: false }, { rows: 512, width: 2048, ...ids }, 5),
     ...([[1, 2048], [512, 2048], [512, 4096]] as const).map(([rows, width]) =>
-      rmsNormCase(
-        { subgroups, vectorized: true, affine: true, threads: workgroupThreads(width / 4) },
-        rows,
-        width,
+      normCase(
+        { kind: "rms", subgroups, vectorized: true, affine: true, threads: workgroupThreads(width / 4) },
+        { rows, width },
         9,
       )
     ),
-    swigluCase(512, 8192, 11),
-    swigluCase(512, 14336, 13),
+    gluCase("silu", { rows: 512, width: 8192 }, 11),
+    gluCase("silu", { rows: 512, width: 14336 }, 13),
     addCase(512 * 4096, 15),
     gatherRowsCase(256, 4096, 512, 17),
   ];

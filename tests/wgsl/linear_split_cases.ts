@@ -93,25 +93,31 @@ interface ReduceShape {
   readonly outputOffset?: number;
 }
 
-function reduceCase(shape: ReduceShape, epilogue: "none" | "residual", name = nameOf(shape)): KernelCase {
+function reduceCase(
+  shape: ReduceShape,
+  epilogue: "none" | "residual",
+  name = nameOf(shape),
+  bias = false,
+): KernelCase {
   const { splits, rows, n, outputOffset = 0, outputStride = outputOffset + n } = shape;
   const size = (rows + 1) * outputStride;
   return {
     family: "matmulReduce",
     name,
-    kernel: matmulReduce({ splits, epilogue }),
-    parameters: { rows, n, outputStride, outputOffset },
+    kernel: matmulReduce({ splits, epilogue, bias }),
+    parameters: { rows, n, outputStride, outputOffset, firstBias: 3 },
     data: () => ({
       sums: randomArray(splits * rows * n, 8000 + splits),
+      bias: randomArray(n + 3, 8200 + splits),
       residual: randomArray(size, 8100 + splits),
       out: new Float32Array(size).fill(POISON),
     }),
-    expected: ({ sums, residual, out }) => {
+    expected: ({ sums, bias: added, residual, out }) => {
       const want = widen(out);
       for (let r = 0; r < rows; r++) {
         for (let j = 0; j < n; j++) {
           const at = r * outputStride + outputOffset + j;
-          want[at] = epilogue === "residual" ? residual[at] : 0;
+          want[at] = (epilogue === "residual" ? residual[at] : 0) + (bias ? added[3 + j] : 0);
           for (let split = 0; split < splits; split++) want[at] += sums[(split * rows + r) * n + j];
         }
       }
@@ -132,19 +138,20 @@ export function reduceCases(): KernelCase[] {
     reduceCase({ splits: 2, rows: 13, n: 131, outputStride: 139, outputOffset: 5 }, epilogue),
     reduceCase({ splits: 7, rows: 3, n: 257 }, epilogue),
     reduceCase({ splits: 16, rows: 9, n: 64 }, epilogue),
+    reduceCase({ splits: 3, rows: 5, n: 67, outputStride: 71, outputOffset: 2 }, epilogue, "bias", true),
   ]);
 }
 
 /** Calls of a batch's decode steps whose k is split: label, shape, epilogue and tile. */
 const BATCHES = MODELS.flatMap(([label, k, n, kind]) =>
   [16, 32, 64, 128].map((rows) => {
-    const swiglu = kind === "swiglu";
-    const columns = swiglu ? 2 * n : n;
+    const gated = kind === "glu";
+    const columns = gated ? 2 * n : n;
     const { tile, splits } = splitDecisions({ rows, k, n: columns });
     return {
       label: `${label}, rows ${rows}, k ${k}, n ${columns}, splits ${splits}`,
       shape: { rows, k, n: columns, splits },
-      epilogue: swiglu ? "none" as const : kind,
+      epilogue: gated ? "none" as const : kind,
       tile,
     };
   })

@@ -4,7 +4,7 @@ import type { Grid, Kernel } from "../../wgsl/kernel.ts";
 import { matmul, splitDecisions, TILES } from "../../wgsl/matmul.ts";
 import { matmulReduce } from "../../wgsl/matmul_reduce.ts";
 import { matvec, matvecDecisions, type MatvecSpec } from "../../wgsl/matvec.ts";
-import { rmsNorm } from "../../wgsl/rms_norm.ts";
+import { normRows } from "../../wgsl/norm_rows.ts";
 import { workgroupThreads } from "../../wgsl/threads.ts";
 import { checkCase, sharedGpu, VARIANTS } from "../harness/kernel_case.ts";
 import { type HostArray, runKernel } from "../harness/run_kernel.ts";
@@ -58,7 +58,7 @@ function singleRow(
 
 const EXACT: readonly (Pick<MatvecSpec, "norm" | "epilogue" | "vector"> & { dtype: "f16" | "f32" })[] = [
   { dtype: "f32", vector: 1, norm: false, epilogue: "residual" },
-  { dtype: "f32", vector: 4, norm: true, epilogue: "swiglu" },
+  { dtype: "f32", vector: 4, norm: true, epilogue: "glu" },
   { dtype: "f16", vector: 8, norm: true, epilogue: "none" },
 ];
 
@@ -194,7 +194,7 @@ Deno.test("splitDecisions() follows from a row bucket, k and n", () => {
 });
 
 Deno.test({
-  name: "matvec(), rmsNorm() and add() do not depend on how their grid is folded",
+  name: "matvec(), normRows() and add() do not depend on how their grid is folded",
   ...leaky,
   fn: async () => {
     const subgroups = true;
@@ -206,8 +206,8 @@ Deno.test({
     const want = await words(subgroups, product, linearParameters(shape), data);
     assertEquals(await words(subgroups, product, linearParameters(shape), data, [2, 3, 2]), want);
 
-    const norm = rmsNorm({ subgroups, vectorized: false, affine: false, threads: 32 });
-    const rows = { rows: 5, width: 12, eps: 0 };
+    const norm = normRows({ kind: "rms", subgroups, vectorized: false, affine: false, threads: 32 });
+    const rows = { rows: 5, width: 12, groups: 1, eps: 0 };
     const normData = { x: data.x, out: new Float32Array(64).fill(NaN) };
     const normed = await words(subgroups, norm, rows, normData);
     assertEquals(await words(subgroups, norm, rows, normData, [2, 3, 1]), normed);
@@ -242,7 +242,7 @@ Deno.test("matvec() refuses 8 elements a load of f32", () => {
 Deno.test("matvecDecisions() keeps the order of sums whatever the number of rows", () => {
   for (const k of [1, 100, 352, 2048, 14336]) {
     const threads = ([1, 2, 4, 8] as const).map((rowsPerPass) =>
-      matvecDecisions({ k, vector: 8, rowsPerPass, epilogue: "swiglu" }).threads
+      matvecDecisions({ k, vector: 8, rowsPerPass, epilogue: "glu" }).threads
     );
     assertEquals(new Set(threads).size, 1);
   }

@@ -3,7 +3,7 @@
 import { poolScores, type PoolScoresSpec } from "../../wgsl/pool_scores.ts";
 import { selectRows, type SelectRowsSpec } from "../../wgsl/select_rows.ts";
 import { spreadBudget } from "../../wgsl/spread_budget.ts";
-import { ROW_WORDS, SELECTION_WORDS } from "../../wgsl/tables.ts";
+import { ABSENT_INDEX, ROW_WORDS, SELECTION_WORDS } from "../../wgsl/tables.ts";
 import { type KernelCase, randomArray, type Variant } from "../harness/kernel_case.ts";
 import type { HostArray } from "../harness/run_kernel.ts";
 import {
@@ -64,7 +64,8 @@ function layOut(sequences: readonly Selected[]): Layout {
     const count = context + window;
     placed.unshift({ first: rows, count, window, sinks, keep, target: targets, scores });
     rows += count + 3;
-    targets += Math.min(keep, context) + window + 2;
+    // Room for the most rows there could be, whatever the context.
+    targets += keep + window + 2;
   }
   return { placed, rows, targets, stride: rows + 5 };
 }
@@ -143,6 +144,14 @@ function countsOf(layout: Layout, heads: number): Uint32Array {
   });
 }
 
+/** Numbers to keep by sequence, none of them over the selection's own. */
+function roomyCounts({ placed }: Layout): Uint32Array {
+  return Uint32Array.from(
+    placed,
+    ({ keep }, s) => [keep, Math.floor(keep / 2), 0, Math.max(0, keep - 1)][s % 4],
+  );
+}
+
 function selectCase(
   spec: SelectRowsSpec,
   sequences: readonly Selected[],
@@ -163,13 +172,29 @@ function selectCase(
       rowTable: Uint32Array.from({ length: rows * ROW_WORDS }, (_, i) => i * 7 + 1),
       map: new Uint32Array(inRows ? targets : heads * stride).fill(POISON),
       rowsOut: new Uint32Array(targets * ROW_WORDS).fill(POISON),
-      keeps: countsOf(layout, heads),
+      // Of rows there are never more than there is room for.
+      keeps: inRows ? roomyCounts(layout) : countsOf(layout, heads),
+      spans: new Uint32Array(2 * sequences.length + 2).fill(POISON),
     }),
-    expected: ({ scores, rowTable, keeps, map, rowsOut }) => {
+    expected: ({ scores, rowTable, keeps, map, rowsOut, spans }) => {
       const wantedMap = Uint32Array.from(map);
       const wantedRows = Uint32Array.from(rowsOut);
+      const wantedSpans = Uint32Array.from(spans);
       placed.forEach((selection, s) => {
-        const { first, target } = selection;
+        const { first } = selection;
+        let { target } = selection;
+        if (inRows && spec.counted) {
+          const absent = selection.keep - Math.min(keeps[s], oracleContext(selection));
+          for (let i = 0; i < absent; i++) {
+            wantedMap[target + i] = first;
+            const from = ROW_WORDS * first;
+            wantedRows.set([...rowTable.subarray(from, from + 3), ABSENT_INDEX], ROW_WORDS * (target + i));
+          }
+          target += absent;
+          const count =
+            oracleSelect(contextScores(scores, layout, s, 0), { ...selection, keep: keeps[s] }).length;
+          wantedSpans.set([target, count], 2 * s);
+        }
         for (let head = 0; head < (inRows ? 1 : heads); head++) {
           const keep = spec.counted ? keeps[s * heads + head] : selection.keep;
           const own = contextScores(scores, layout, s, head);
@@ -184,7 +209,11 @@ function selectCase(
           });
         }
       });
-      return { map: wantedMap, ...(inRows ? { rowsOut: wantedRows } : {}) };
+      return {
+        map: wantedMap,
+        ...(inRows ? { rowsOut: wantedRows } : {}),
+        ...(inRows && spec.counted ? { spans: wantedSpans } : {}),
+      };
     },
     tolerance: 0,
     work: { flops: 0, bytes: scoreBytes(layout, inRows ? 1 : heads) },
@@ -306,6 +335,7 @@ export function cases(_variant: Variant): KernelCase[] {
       selectCase({ output: "rows", counted: false }, sequences, 1, i + 1),
       selectCase({ output: "slots", counted: false }, sequences, 3, i + 11),
       selectCase({ output: "slots", counted: true }, sequences, 5, i + 21),
+      selectCase({ output: "rows", counted: true }, sequences, 1, i + 25),
     ]),
     selectCase({ output: "rows", counted: false }, [{ context: 2 ** 18, keep: 100_000, sinks: 4 }], 2, 31),
     ...SELECTIONS.flatMap((sequences, i) => [

@@ -1,6 +1,4 @@
-import { assertThrows } from "@std/assert";
 import { checkCase, sharedGpu, VARIANTS } from "../harness/kernel_case.ts";
-import { selectRows } from "../../wgsl/select_rows.ts";
 import { cases } from "./selection_cases.ts";
 
 for (const variant of VARIANTS.filter(({ dtype }) => dtype === "f32")) {
@@ -18,7 +16,3 @@ for (const variant of VARIANTS.filter(({ dtype }) => dtype === "f32")) {
     });
   }
 }
-
-Deno.test("selectRows() refuses counts by head for rows", () => {
-  assertThrows(() => selectRows({ output: "rows", counted: true }), TypeError, "counts by head");
-});

@@ -1,6 +1,6 @@
 // cairn chat: a conversation, line by line.
 
-import type { GenerateOptions, GenerateRecord, Model } from "../../../mod.ts";
+import { type GenerateOptions, type GenerateRecord, type Model, nearestName } from "../../../mod.ts";
 import { type Command, print } from "../command.ts";
 import { type Conversation, conversation } from "../conversation.ts";
 import { EXIT, refused, WrongCall } from "../errors.ts";
@@ -8,12 +8,13 @@ import { modelDirectory } from "../files.ts";
 import type { Values } from "../flags.ts";
 import { interruptible } from "../interrupt.ts";
 import type { Io } from "../io.ts";
+import { LINEAR_NOTE } from "../linear_help.ts";
 import { lineReader, type ReadLine } from "../lines.ts";
-import { nearest } from "../nearest.ts";
 import { withModel } from "../open_model.ts";
 import { GENERATE_FLAGS, generateOptions, MODEL_FLAGS } from "../options.ts";
 import { readChatTemplate, requireChatTemplate } from "../prompt.ts";
 import { PRUNE_NOTE } from "../prune_help.ts";
+import { warnOfRun } from "../warnings.ts";
 
 const COMMANDS: Readonly<Record<string, string>> = {
   "/reset": "begin anew",
@@ -28,6 +29,7 @@ export const chat: Command = {
   notes: [
     "A chat needs a chat template: the model's own, or the one in --chat-template FILE.",
     "The lines /reset, /help and /exit are commands. Ctrl-C stops an answer, Ctrl-D ends the chat.",
+    LINEAR_NOTE,
     PRUNE_NOTE,
   ],
   examples: [
@@ -91,7 +93,7 @@ function obey(io: Io, talk: Conversation, command: string): void {
     io.stderr.write(names.map((name) => `${name.padEnd(7)} ${COMMANDS[name]}\n`).join(""));
     return;
   }
-  const similar = nearest(command, names);
+  const similar = nearestName(command, names);
   io.stderr.write(
     `There is no ${command}: ${similar ? `did you mean ${similar}?` : "/help lists the commands"}\n`,
   );
@@ -117,6 +119,7 @@ async function answer(
       for await (const piece of run) await io.stdout.write(piece.bytes);
       const record = await run.record;
       await print(io, "\n");
+      warnOfRun(io, values, model, record);
       if (!values.quiet) io.stderr.write(statistics(record, talk, model));
     } catch (error) {
       // At a terminal one may go on after a message that was too long, or too short for its budget; a script should not.

@@ -8,6 +8,7 @@ import {
   type Model,
   planRun,
 } from "../../../mod.ts";
+import { checkLine, checkSwap, requireScorable, wantsCheck } from "../check.ts";
 import { columns } from "../columns.ts";
 import { type Command, print } from "../command.ts";
 import { EXIT, refused, WrongCall } from "../errors.ts";
@@ -15,12 +16,15 @@ import { modelDirectory } from "../files.ts";
 import type { Values } from "../flags.ts";
 import { interruptible } from "../interrupt.ts";
 import type { Io } from "../io.ts";
+import { coresByLayer, stateInPlace } from "../linear.ts";
+import { LINEAR_NOTE } from "../linear_help.ts";
 import { withModel } from "../open_model.ts";
 import { GENERATE_FLAGS, generateOptions, MODEL_FLAGS, PROMPT_FLAGS } from "../options.ts";
-import { readPrompt, requireChatTemplate } from "../prompt.ts";
+import { promptIds, readPrompt, requireChatTemplate } from "../prompt.ts";
 import { keptByLayer, ofFull, settings } from "../prune.ts";
 import { PRUNE_NOTE } from "../prune_help.ts";
 import { statusLine } from "../status_line.ts";
+import { warnOfRun } from "../warnings.ts";
 
 /** Continues a prompt: the text as it comes, or one JSON object at the end. */
 export const generate: Command = {
@@ -29,6 +33,7 @@ export const generate: Command = {
   notes: [
     "Without a prompt flag the text is read from stdin, as it is: a newline at its end counts too.",
     "With --system or --chat-template the prompt is the user's message of a chat.",
+    LINEAR_NOTE,
     PRUNE_NOTE,
   ],
   examples: [
@@ -49,6 +54,10 @@ export const generate: Command = {
       "--prune pyramid-infer:cache-tokens=400,same-layer --trace-kept",
       "With 400 tokens a layer on average, and which ones they were after the prompt",
     ],
+    [
+      "generate --model examples/models/novel-llama --prompt-file LICENSE --linear norm-attention:layers=3-5 --check",
+      "With linear attention in half of the layers, and what that does to the prompt's perplexity",
+    ],
   ],
   flags: [
     ...MODEL_FLAGS,
@@ -58,6 +67,7 @@ export const generate: Command = {
     ...GENERATE_FLAGS,
     "logprobs",
     "trace-kept",
+    "check",
     "json",
     "quiet",
   ],
@@ -66,22 +76,35 @@ export const generate: Command = {
       if (values["trace-kept"] && !values.json) {
         throw new WrongCall("--trace-kept is told in JSON alone: add --json, or leave it out");
       }
+      const wanted = wantsCheck(values);
       const directory = await modelDirectory(io, values);
-      const { prompt, chatTemplate } = await readPrompt(io, values, signal);
+      const given = await readPrompt(io, values, signal);
+      const { prompt, chatTemplate } = given;
       if (values.system !== undefined) {
         await requireChatTemplate(directory, chatTemplate, "leave --system out to continue plain text");
       }
-      await withModel(io, values, signal, async (model) => {
+      await withModel(io, values, signal, async (model, swap) => {
         const traceKept = values["trace-kept"];
         const options = { ...generateOptions(values, model), chatTemplate, signal, traceKept };
-        const run = begin(() => generateText(model, prompt, options));
+        const run = begin(() => {
+          const ids = wanted ? promptIds(model, given) : undefined;
+          if (ids) requireScorable(ids);
+          return generateText(model, prompt, options);
+        });
+        // In JSON nobody watches, so that submits are long.
+        const record = values.json ? await run.record : await stream(io, model, run, values.quiet ?? false);
+        warnOfRun(io, values, model, record);
+        const window = record.promptIds.slice(0, model.config.contextLength);
+        const check = wanted ? await checkSwap(swap, window, signal) : undefined;
         if (values.json) {
-          // Nobody watches, so that submits are long.
-          const { kept, ...record } = await run.record;
-          await print(io, kept ? { ...record, kept: keptByLayer(kept) } : record);
-          return;
+          const { kept } = record;
+          return await print(io, {
+            ...record,
+            ...kept ? { kept: keptByLayer(kept) } : {},
+            ...check ? { check } : {},
+          });
         }
-        const record = await stream(io, model, run, values.quiet ?? false);
+        if (check) io.stderr.write(checkLine(check));
         if (values.logprobs !== undefined) io.stderr.write(logprobTable(model, record));
         if (!values.quiet) io.stderr.write(statistics(record, model, values));
       });
@@ -145,18 +168,20 @@ function statistics(record: GenerateRecord, model: Model, values: Values): strin
         formatBytes(bytes.peak)
       }; ${readbacks} read-backs`,
     ],
-    ...pruningRows(record, model, values),
+    ...sparedRows(record, model, values),
   ]);
 }
 
-/** What is left of the cache, and what was settled for the budget. */
-function pruningRows({ usage, bytes, pruning }: GenerateRecord, model: Model, values: Values): string[][] {
-  if (!pruning) return [];
+/** What linear attention spares; what is left of the cache, and what was settled for its budget. */
+function sparedRows({ usage, bytes, pruning }: GenerateRecord, model: Model, values: Values): string[][] {
+  const cores = coresByLayer(model);
+  if (!pruning && !cores) return [];
   const lengths = { promptTokens: usage.promptTokens, maxTokens: values["max-tokens"] };
-  const { fullCache = bytes.cache } = planRun(model, lengths).bytes;
-  const settled = settings(pruning.settled);
+  const { layers, bytes: { fullCache = bytes.cache } } = planRun(model, lengths);
+  const settled = settings(pruning?.settled);
   return [
-    ["pruning", `${pruning.policy}: cache ${ofFull(bytes.cache, fullCache)}`],
+    ...cores ? [["linear", `${cores}; ${stateInPlace(layers)}`]] : [],
+    ...pruning ? [["pruning", `${pruning.policy}: cache ${ofFull(bytes.cache, fullCache)}`]] : [],
     ...settled ? [["settled", settled]] : [],
   ];
 }

@@ -1,15 +1,6 @@
 // cairn plan: what a run would take, without a GPU.
 
-import {
-  type ChatMessage,
-  describeModel,
-  formatBytes,
-  type Model,
-  type PlanReport,
-  planRun,
-  type Prompt,
-  renderChat,
-} from "../../../mod.ts";
+import { describeModel, formatBytes, type Model, type PlanReport, planRun } from "../../../mod.ts";
 import { columns } from "../columns.ts";
 import { type Command, print } from "../command.ts";
 import { EXIT, refused, WrongCall } from "../errors.ts";
@@ -17,10 +8,13 @@ import { modelDirectory } from "../files.ts";
 import type { Values } from "../flags.ts";
 import { interruptible } from "../interrupt.ts";
 import type { Io } from "../io.ts";
+import { coresByLayer, linearized, requireSuited, stateInPlace } from "../linear.ts";
+import { LINEAR_NOTE } from "../linear_help.ts";
 import { PROMPT_FLAGS } from "../options.ts";
-import { hasPrompt, readPrompt } from "../prompt.ts";
+import { type GivenPrompt, hasPrompt, promptIds, readPrompt } from "../prompt.ts";
 import { ofFull, pruned, settings } from "../prune.ts";
 import { PRUNE_NOTE } from "../prune_help.ts";
+import { warnOfModel } from "../warnings.ts";
 
 /** Tells bytes and kernels of a run. */
 export const plan: Command = {
@@ -28,6 +22,7 @@ export const plan: Command = {
   summary: "Tell what a run would take: bytes by layer, and kernels; needs no GPU",
   notes: [
     "It reads config.json and, if they are there, the tokenizer and the header of the weights.",
+    LINEAR_NOTE,
     PRUNE_NOTE,
   ],
   examples: [
@@ -43,10 +38,15 @@ export const plan: Command = {
       "plan --model examples/models/novel-llama --prompt-tokens 1024 --prune pyramid-infer:keep=0.45",
       "What pruning leaves of the cache, layer by layer",
     ],
+    [
+      "plan --model examples/models/novel-llama --prompt-tokens 1024 --linear norm-attention:layers=3-5",
+      "States of linear attention beside the keys and values that they stand for",
+    ],
   ],
   flags: [
     "model",
     "dtype",
+    "linear",
     "prune",
     "batch-invariant",
     ...PROMPT_FLAGS,
@@ -61,10 +61,10 @@ export const plan: Command = {
   run(io, values) {
     return interruptible(io, async (signal) => {
       using described = await describeModel(await modelDirectory(io, values), { dtype: values.dtype });
-      if (!values.quiet) {
-        for (const warning of described.warnings) io.stderr.write(`warning: ${warning}\n`);
-      }
-      const model = pruned(described, values.prune);
+      requireSuited(described, values.linear);
+      const swapped = linearized(described, values.linear);
+      warnOfModel(io, values, swapped);
+      const model = pruned(swapped, values.prune);
       const promptTokens = await promptLength(io, values, model, signal);
       const report = planOrRefuse(model, values, promptTokens);
       const { layers, bytes, kernels } = report;
@@ -104,24 +104,15 @@ async function promptLength(io: Io, values: Values, model: Model, signal: AbortS
     const left = model.config.contextLength - (values["max-tokens"] ?? 1);
     return Math.max(1, Math.min(512, left));
   }
-  const { prompt, chatTemplate } = await readPrompt(io, values, signal);
-  return tokenCount(model, prompt, chatTemplate);
+  return tokenCount(model, await readPrompt(io, values, signal));
 }
 
-function isChat(prompt: Exclude<Prompt, string>): prompt is readonly ChatMessage[] {
-  return typeof prompt[0] === "object";
-}
-
-function tokenCount(model: Model, prompt: Prompt, template: string | undefined): number {
-  if (typeof prompt !== "string" && !isChat(prompt)) return prompt.length;
-  const { tokenizer } = model;
-  if (!tokenizer) {
-    throw new WrongCall(
-      `The model in ${model.directory} has no tokenizer.json: give --prompt-tokens or --prompt-ids`,
-    );
-  }
-  return (typeof prompt === "string" ? tokenizer.encode(prompt) : renderChat(tokenizer, prompt, { template }))
-    .length;
+function tokenCount(model: Model, given: GivenPrompt): number {
+  const ids = promptIds(model, given);
+  if (ids) return ids.length;
+  throw new WrongCall(
+    `The model in ${model.directory} has no tokenizer.json: give --prompt-tokens or --prompt-ids`,
+  );
 }
 
 function readable(model: Model, report: PlanReport, sequences: number): string {
@@ -130,7 +121,7 @@ function readable(model: Model, report: PlanReport, sequences: number): string {
   const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
   return `${model.config.modelType}, ${model.dtype}: ${count(sequences, "sequence")} of ` +
     `${count(promptTokens, "prompt token")} + ${count(maxTokens, "new token")}
-${pruningLines(model, report)}
+${linearLines(model, report)}${pruningLines(model, report)}
 Layers
 ${layerTable(layers)}
 Bytes
@@ -144,6 +135,12 @@ Kernel calls of a prefill step and a decode step
 ${columns(kernels.map(({ name, count }) => [`${count}`, name]), { indent: "  ", right: [0] })}`;
 }
 
+/** Which layers have linear attention, and what that spares. */
+function linearLines(model: Model, { layers }: PlanReport): string {
+  const cores = coresByLayer(model);
+  return cores && `Linear attention: ${cores}; ${stateInPlace(layers)}\n`;
+}
+
 /** What is left of the cache, and what was settled for the budget. */
 function pruningLines({ pruning }: Model, { promptTokens, maxTokens, bytes }: PlanReport): string {
   if (!pruning || bytes.fullCache === undefined) return "";
@@ -152,18 +149,35 @@ function pruningLines({ pruning }: Model, { promptTokens, maxTokens, bytes }: Pl
     (settled && `Settled: ${settled}\n`);
 }
 
-/** A line a layer; of a model that prunes with the bytes of a cache that keeps everything. */
+/** Columns of bytes, in which a layer without a field has what its own cache takes. */
+const BYTE_COLUMNS = [
+  ["cache", "cacheBytes"],
+  ["in full", "fullBytes"],
+  ["state", "stateBytes"],
+  ["as KV", "kvBytes"],
+] as const;
+
+/**
+ * A line a layer: of a model that prunes with the bytes of a cache that keeps everything, of one that keeps states with the
+ * bytes that keys and values would take, and a sum.
+ */
 function layerTable(layers: PlanReport["layers"]): string {
-  const prunes = layers.some(({ fullBytes }) => fullBytes !== undefined);
+  const shown = BYTE_COLUMNS.filter(([, field]) => layers.some((layer) => layer[field] !== undefined));
+  const states = layers.some(({ kvBytes }) => kvBytes !== undefined);
+  const bytes = layers.map((layer) =>
+    shown.map(([, field]) =>
+      layer[field] ?? (field === "kvBytes" ? layer.fullBytes : undefined) ?? layer.cacheBytes
+    )
+  );
+  const sums = shown.map((_, column) => bytes.reduce((sum, row) => sum + row[column], 0));
   return columns([
-    ["layer", "kind", "tokens", "cache", ...prunes ? ["in full"] : [], "state"],
-    ...layers.map(({ index, kind, cacheTokens, cacheBytes, stateBytes, fullBytes = cacheBytes }) => [
+    ["layer", "kind", "tokens", ...shown.map(([title]) => title)],
+    ...layers.map(({ index, kind, cacheTokens }, i) => [
       `${index}`,
       kind,
       `${cacheTokens}`,
-      formatBytes(cacheBytes),
-      ...prunes ? [formatBytes(fullBytes)] : [],
-      formatBytes(stateBytes),
+      ...bytes[i].map(formatBytes),
     ]),
-  ], { indent: "  ", right: [0, 2, 3, 4, 5] });
+    ...states ? [["sum", "", "", ...sums.map(formatBytes)]] : [],
+  ], { indent: "  ", right: [0, 2, 3, 4, 5, 6] });
 }

@@ -1,14 +1,16 @@
 // cairn score: how likely a model finds a text.
 
-import { type Score, score as scoreText } from "../../../mod.ts";
+import { type Model, type Prompt, type Score, score as scoreText, type ScoreOptions } from "../../../mod.ts";
+import { checkLine, checkSwap, wantsCheck } from "../check.ts";
 import { columns } from "../columns.ts";
 import { type Command, print } from "../command.ts";
 import { EXIT, refused } from "../errors.ts";
 import { modelDirectory } from "../files.ts";
 import { interruptible } from "../interrupt.ts";
+import { LINEAR_NOTE } from "../linear_help.ts";
 import { withModel } from "../open_model.ts";
 import { MODEL_FLAGS, PROMPT_FLAGS } from "../options.ts";
-import { readPrompt } from "../prompt.ts";
+import { promptIds, readPrompt } from "../prompt.ts";
 import { PRUNE_NOTE } from "../prune_help.ts";
 import { statusLine } from "../status_line.ts";
 
@@ -18,6 +20,7 @@ export const score: Command = {
   summary: "Tell how likely a text is to a model: loss, perplexity, bits per byte",
   notes: [
     "Without a prompt flag the text is read from stdin, as it is.",
+    LINEAR_NOTE,
     PRUNE_NOTE,
     "With --prune what a window has before its scored part is the prompt, and that part is decoded;",
     "--context gives the first window a prompt, which policies that evict nothing in decode need.",
@@ -35,34 +38,45 @@ export const score: Command = {
       "score --model examples/models/novel-llama --prompt-file LICENSE --prune pyramid-infer:keep=0.45",
       "With less than half of the KV cache",
     ],
+    [
+      "score --model examples/models/novel-llama --prompt-file LICENSE --linear hybrid:layers=3-5 --check",
+      "With linear attention in half of the layers, and what that does to the first window",
+    ],
   ],
-  flags: [...MODEL_FLAGS, ...PROMPT_FLAGS, "window", "stride", "context", "json", "quiet"],
+  flags: [...MODEL_FLAGS, ...PROMPT_FLAGS, "window", "stride", "context", "check", "json", "quiet"],
   run(io, values) {
     return interruptible(io, async (signal) => {
+      const wanted = wantsCheck(values);
       await modelDirectory(io, values);
-      const { prompt } = await readPrompt(io, values, signal);
+      const given = await readPrompt(io, values, signal);
       const status = statusLine(io, values.quiet ?? false);
-      const result = await withModel(io, values, signal, async (model) => {
-        try {
-          return await scoreText(model, prompt, {
-            window: values.window,
-            stride: values.stride,
-            context: values.context,
-            signal,
-            onProgress: (scored, total) => status.show(`Scored ${scored} of ${total} tokens`),
-          });
-        } catch (error) {
-          throw error instanceof RangeError ? refused(error) : error;
-        } finally {
-          status.clear();
-        }
+      await withModel(io, values, signal, async (model, swap) => {
+        const { nll: _, ...result } = await scored(model, given.prompt, {
+          window: values.window,
+          stride: values.stride,
+          context: values.context,
+          signal,
+          onProgress: (scored, total) => status.show(`Scored ${scored} of ${total} tokens`),
+        }).finally(status.clear);
+        const ids = wanted ? promptIds(model, given) : undefined;
+        const check = ids && await checkSwap(swap, ids.slice(0, result.window), signal);
+        if (values.json) return await print(io, { ...result, ...check ? { check } : {} });
+        await print(io, summary(result));
+        if (check) io.stderr.write(checkLine(check));
       });
-      const { nll: _, ...told } = result;
-      await print(io, values.json ? told : summary(told));
-      return EXIT.ok;
+      return signal.aborted ? EXIT.interrupted : EXIT.ok;
     });
   },
 };
+
+/** Scores a text; options that the library refuses are a wrong call. */
+async function scored(model: Model, prompt: Prompt, options: ScoreOptions): Promise<Score> {
+  try {
+    return await scoreText(model, prompt, options);
+  } catch (error) {
+    throw error instanceof RangeError ? refused(error) : error;
+  }
+}
 
 function summary({ tokens, meanNll, perplexity, bitsPerByte, window, stride }: Omit<Score, "nll">): string {
   return columns([

@@ -39,7 +39,8 @@ function evictRule({ name, rules }: KvPolicy, shape: PolicyShape): EvictRule {
  * Cuts prompts as `prefill` does, and evicts tokens at the cap as `decode` does; each KV head keeps tokens of its own in
  * decode where it does so after the prompt, and tokens stay at their positions. The budget is the first policy's, or else the second's.
  *
- * @throws {TypeError} when `decode` does not evict, or does not do so alike in all layers; once a model is pruned.
+ * @throws {TypeError} when `decode` does not evict, or does not do so alike in all layers, or `prefill` keeps a share of the
+ * attention; once a model is pruned.
  * @throws {RangeError} when both have a budget.
  */
 export function composePolicies(prefill: KvPolicy, decode: KvPolicy): KvPolicy {
@@ -56,6 +57,12 @@ export function composePolicies(prefill: KvPolicy, decode: KvPolicy): KvPolicy {
       const evicts = evictRule(decode, shape);
       return prefill.rules(shape).map((rule) => {
         const before = rule.prefill ?? keepAll(evicts);
+        if (before.nucleus !== undefined) {
+          throw new TypeError(
+            `The first policy must know how much it keeps, and with ${prefill.name} the attention decides that: ` +
+              'give it a cap with keep or cacheTokens and use it alone, or take its algorithm "code"',
+          );
+        }
         return {
           // The other's cap may cut what this one leaves.
           prefill: { ...before, cutsSlots: before.cutsSlots || capped },

@@ -1,7 +1,7 @@
 // Policies as text, for command lines: `name:option=value,switch`, two of them joined by `+`.
 
+import { nearestName } from "../nearest_name.ts";
 import { composePolicies } from "./compose_policies.ts";
-import { nearestName } from "./nearest_name.ts";
 import type { KvPolicy } from "./policy.ts";
 import { KV_POLICIES, type PolicyOptionType } from "./registry.ts";
 

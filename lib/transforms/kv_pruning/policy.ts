@@ -28,6 +28,15 @@ export interface LayerSchedule {
   readonly keep: number;
   /** Rows before the window whose keys and values are stored. */
   readonly keepSlots: number;
+  /**
+   * Share of the attention on rows before the window that is kept, where a layer chooses by it: `rows`, `keep` and
+   * `keepSlots` are then the most there may be.
+   */
+  readonly share?: number;
+  /** Fewest tokens that such a choice leaves in the cache, those of earlier turns included. Default: none. */
+  readonly minimum?: number;
+  /** Most tokens that it leaves there with the next new one. Default: no limit. */
+  readonly most?: number;
   /** Tokens kept of a block that is compressed in decode. */
   readonly genKeep?: number;
   /** Tokens of earlier turns in the cache. */
@@ -80,6 +89,12 @@ export interface PrefillRule {
    * every head keeps as many. Needs `perKvHead` and `cutsSlots`.
    */
   readonly spread?: number;
+  /**
+   * The most that the scores of a sequence are together, where a share of them decides how many rows are kept
+   * (`LayerSchedule.share`): rows and slots are then the same, and are counted on the GPU. Needs a score, `dropsRows` and
+   * `cutsSlots`, and all heads to keep the same.
+   */
+  readonly nucleus?: number;
   /** Whether rows that are not kept are dropped, so that later layers never compute them. */
   readonly dropsRows: boolean;
   /** Whether keys and values that are not kept are never stored in this layer's cache. */
@@ -121,12 +136,22 @@ export interface EvictRule {
   readonly relative?: boolean;
 }
 
+/** After each new token a layer selects anew what holds a share of that token's attention. */
+export interface NucleusRule {
+  /** All tokens before the newest ones are chosen from; how many stay follows from the scores. */
+  readonly type: "nucleus";
+  /** First tokens of a text, never evicted. */
+  readonly sinks: number;
+  /** All KV heads keep the same tokens. */
+  readonly perKvHead: false;
+}
+
 /** What a layer does; nothing: it keeps everything. */
 export interface LayerRule {
   /** With a prompt. */
   readonly prefill?: PrefillRule;
   /** With generated tokens. */
-  readonly decode?: BlockRule | EvictRule;
+  readonly decode?: BlockRule | EvictRule | NucleusRule;
 }
 
 /** A policy of KV-cache pruning. */

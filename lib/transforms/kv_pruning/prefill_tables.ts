@@ -38,7 +38,8 @@ function scoredColumns(step: Step, layer: number, scheduleOf: ScheduleOf): numbe
       if (!part) return 0;
       if (part.capped) return part.rows;
       const context = part.rows - part.window;
-      return part.keep < context || part.keepSlots < context ? context : 0;
+      const { keep, keepSlots, share = 1 } = part;
+      return keep < context || keepSlots < context || share < 1 ? context : 0;
     }),
   );
 }
@@ -126,6 +127,19 @@ export function stagedLengths(
     const past = turn.used?.[layer] ?? turn.past?.[layer] ?? turn.position;
     return part ? { past, rows: part.rows } : { past: 0, rows: 0 };
   });
+}
+
+/** What each layer keeps of every sequence by a share of the attention. */
+export function nucleusRules({ sequences }: Step, scheduleOf: ScheduleOf): ops.NucleusLimits[][] {
+  return sequences.map(({ turn }) =>
+    scheduleOf(turn).layers.map(({ window, past, share = 1, minimum = 0, most }) => ({
+      window,
+      minimum,
+      share,
+      least: Math.max(0, minimum - past - window),
+      ...(most === undefined ? {} : { most }),
+    }))
+  );
 }
 
 /** How the sequences' generated tokens are compressed. */

@@ -7,6 +7,7 @@ import { type Core, type CoreInput, ops, type Trace, type Value } from "../../la
 import type { EvictRule, LayerRule, ScoreInput } from "./policy.ts";
 import {
   compressedTurns,
+  nucleusRules,
   prefillTables,
   rowsLeft,
   type ScheduleOf,
@@ -22,6 +23,8 @@ export interface PrunedCoreSpec {
   readonly layer: number;
   /** Number of softmax layers. */
   readonly layers: number;
+  /** Whether no other attention layer, of whatever core, comes after it. */
+  readonly last: boolean;
   /** What the layer does. */
   readonly rule: LayerRule;
   /** Lengths by turn. */
@@ -51,7 +54,7 @@ function cacheOf(trace: Trace, { rows, shape }: CoreInput, spec: PrunedCoreSpec,
     rows: rows.rows,
     ownPositions: perKvHead,
     staged,
-    scores: decode !== undefined && (decode.type === "block" || decode.score !== "position"),
+    scores: decode !== undefined && !(decode.type === "evict" && decode.score === "position"),
     sums: decode?.type === "block",
     savedSinks: movingSinks(spec),
     keeps(turn) {
@@ -76,7 +79,7 @@ function applyPrefill(trace: Trace, input: CoreInput, spec: PrunedCoreSpec): Val
   const { rule: { prefill, decode }, scheduleOf } = spec;
   const { rows, shape } = input;
   const scale = 1 / Math.sqrt(shape.headSize);
-  if (decode?.type === "block") addTurns(trace, spec);
+  addDecodeTables(trace, spec);
   const project = () => ({ q: input.query(rows), k: input.key(rows), v: input.value(rows) });
   if (!prefill) {
     const store = cacheOf(trace, input, spec);
@@ -90,14 +93,18 @@ function applyPrefill(trace: Trace, input: CoreInput, spec: PrunedCoreSpec): Val
     ? ops.stage(trace, cache, rows.rows, (step) => stagedLengths(step, layer, scheduleOf))
     : cache;
   const q = ops.storeKeyValues(trace, project(), store, shape.rotary);
-  const scored = decode?.type === "block" ? decode.capped : decode?.score === "sum";
+  const scored = decode?.type === "block"
+    ? decode.capped
+    : decode?.type === "evict" && decode.score === "sum";
   if (
-    trace.target.lastRows && layer === spec.layers - 1 && prefill.dropsRows && !prefill.cutsSlots && !scored
+    trace.target.lastRows && spec.last && prefill.dropsRows && !prefill.cutsSlots && !scored
   ) {
     // Nothing of the last layer is needed but the last row's values.
     return ops.attendLastRows(trace, q, { store, scale, name: `left.${layer}` });
   }
   const tables = prefillTables(trace, layer, scheduleOf, prefill.dropsRows);
+  const { nucleus } = prefill;
+  if (nucleus !== undefined && rows.rows.table) ops.narrowSelections(trace, tables.selection, rows.rows);
   const left = prefill.dropsRows ? ops.pickedRows(trace, rows.rows, `left.${layer}`) : undefined;
   if (left) ops.pickedRowTables(trace, left.name, (step) => rowsLeft(step, layer, scheduleOf));
   const logSumExps = trace.value("logSumExps", rows.rows, shape.heads);
@@ -112,17 +119,26 @@ function applyPrefill(trace: Trace, input: CoreInput, spec: PrunedCoreSpec): Val
   const slotScores = perKvHead ? scores : shared;
   const sums = decode?.type === "evict" && decode.score === "sum" && !prefill.sums;
   const noted = sums ? attendedSums(trace, scoring, perKvHead) : slotScores;
+  // Rows that are counted are those of the next layers as well as those whose keys and values stay.
+  const rowKeeps = nucleus === undefined
+    ? undefined
+    : ops.nucleusBudget(trace, shared, { selection, layer, ruleLayers: spec.layers, largest: nucleus });
   if (prefill.cutsSlots) {
-    const { slotSelection } = tables;
+    const slotSelection = rowKeeps ? selection : tables.slotSelection;
     const keeps = spread === undefined
-      ? undefined
+      ? rowKeeps
       : ops.spreadBudget(trace, scores, { selection: slotSelection, share: spread });
     const map = ops.selectSlots(trace, slotScores, slotSelection, keeps);
     const chosen = { selection: slotSelection, map, scores: noted, ...(keeps ? { keeps } : {}) };
     ops.commit(trace, { stage: store, cache, perKvHead, scored, ...chosen });
   } else if (scored) ops.storeScores(trace, noted, cache, selection);
   if (movingSinks(spec) > 0) ops.saveSinkKeys(trace, { store: cache, sinks: movingSinks(spec) });
-  if (left) ops.pickRows(trace, shared, selection, left);
+  if (left) {
+    ops.pickRows(trace, shared, selection, left, rowKeeps);
+    if (rowKeeps) {
+      for (const tiles of [`${left.name}.tiles`, tables.contextTiles]) ops.narrowTiles(trace, tiles, left);
+    }
+  }
   // Where everything goes on, the tiles count the rows as they are.
   const map = left?.from.map;
   ops.attendTiles(trace, q, { store, scale, tiles: tables.contextTiles, out, ...(map ? { map } : {}) });
@@ -158,8 +174,12 @@ function applyDecode(trace: Trace, input: CoreInput, spec: PrunedCoreSpec): Valu
     return values;
   }
   const attention = ops.recordedAttention(trace, q, store, scale);
-  if (decode.type === "block") {
-    addTurns(trace, spec);
+  addDecodeTables(trace, spec);
+  if (decode.type === "nucleus") {
+    ops.scoreSlots(trace, attention, { store, mode: "last", heads });
+    const { layers } = spec;
+    ops.evictNucleus(trace, { store, rows: rows.rows, sinks: decode.sinks, ruleLayers: layers });
+  } else if (decode.type === "block") {
     const { distanceWeight, sinks } = decode;
     ops.scoreSlots(trace, attention, { store, mode: "block", heads });
     ops.compressBlock(trace, { ...common, distanceWeight });
@@ -173,8 +193,15 @@ function applyDecode(trace: Trace, input: CoreInput, spec: PrunedCoreSpec): Valu
   return attention.values;
 }
 
-function addTurns(trace: Trace, { layers, scheduleOf }: PrunedCoreSpec): void {
-  ops.turnTables(trace, layers, (step) => compressedTurns(step, scheduleOf));
+/** Adds the tables that decode reads, if there are any; they are written before a prefill. */
+function addDecodeTables(
+  trace: Trace,
+  { layers, scheduleOf, rule: { decode, prefill } }: PrunedCoreSpec,
+): void {
+  if (decode?.type === "block") ops.turnTables(trace, layers, (step) => compressedTurns(step, scheduleOf));
+  if (decode?.type === "nucleus" || prefill?.nucleus !== undefined) {
+    ops.nucleusTable(trace, layers, (step) => nucleusRules(step, scheduleOf));
+  }
 }
 
 function protectedBy({ sinks, window }: EvictRule): Pick<EvictRule, "sinks" | "window"> {

@@ -1,12 +1,14 @@
 // PyramidInfer (Yang et al. 2024) as a policy: deep layers keep and compute fewer tokens than shallow ones.
 
 import { solveBudget } from "./budget.ts";
+import { oneOf } from "./option_checks.ts";
 import type { KvPolicy, LayerRule } from "./policy.ts";
 import {
   type PyramidInferOptions,
   type ResolvedPyramidInfer,
   resolvePyramidInfer,
 } from "./pyramid_infer_options.ts";
+import { checkAlgorithm, pyramidInferPaper } from "./pyramid_infer_paper.ts";
 import { windowAttention } from "./scorers.ts";
 
 /**
@@ -17,9 +19,19 @@ import { windowAttention } from "./scorers.ts";
  * With `keep` (a share of the full cache, decode included) or `cacheTokens` (slots a layer) the decays are solved for the
  * budget.
  *
+ * With `algorithm: "paper"` it is the algorithm box of the paper: each pass scores the context of a layer by the newest rows
+ * of the pass (a step of decode has one) and keeps the best tokens that hold a share p of their attention, p times `pDecay`
+ * in the next layer, and `minimum` tokens at the least. What is not kept goes from this layer's own cache, generated tokens
+ * and the prompt's alike, and in prefill its rows never reach the next layers. How much is kept follows from the attention,
+ * so that memory is taken, and rows are computed, for the most it can be: everything, or what `keep` and `cacheTokens`
+ * allow, the same number of slots in every layer. The box leaves open p, its decay, the minimum, and sinks, which stay here.
+ *
  * @throws {RangeError} when an option is out of its range.
  */
 export function pyramidInfer(options: PyramidInferOptions = {}): KvPolicy {
+  oneOf("algorithm", options.algorithm ?? "code", ["code", "paper"]);
+  checkAlgorithm(options);
+  if (options.algorithm === "paper") return pyramidInferPaper(options);
   const resolved = resolvePyramidInfer(options);
   return {
     name: "pyramid-infer",

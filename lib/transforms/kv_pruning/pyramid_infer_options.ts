@@ -10,6 +10,18 @@ export type PyramidInferPreset = "llama2-7b" | "llama2-13b" | "llama3-8b" | "lla
 
 /** Settings of PyramidInfer. Source: Yang et al. 2024, "PyramidInfer", and its released code. */
 export interface PyramidInferOptions {
+  /**
+   * `code`: that of the released code, whose lengths follow from the numbers of tokens alone. `paper`: that of the paper's
+   * own algorithm box, in which the attention decides how much is kept. Beside their own options, `paper` takes
+   * `recentRatio`, `sinks`, `distanceWeight`, `rowCap` and the budgets. Default: `code`.
+   */
+  readonly algorithm?: "code" | "paper";
+  /** `paper`: share of the context's attention that the first layer keeps, from 0 to 1. Default: 0.95. */
+  readonly p?: number;
+  /** `paper`: p of a layer by that of the layer before, from 0 to 1. Default: 0.99. */
+  readonly pDecay?: number;
+  /** `paper`: fewest tokens that a selection leaves in a layer's cache, one number or one a layer. Default: 64. */
+  readonly minimum?: number | readonly number[];
   /** The released settings that stand where an option is left out. Default: `llama2-7b`. */
   readonly preset?: PyramidInferPreset;
   /** Share of the newest tokens that score the others and are never dropped, from 0 to below 1. */
@@ -48,9 +60,19 @@ export interface PyramidInferOptions {
   readonly perKvHead?: boolean;
 }
 
-/** Settings after defaults and checks. */
-export interface ResolvedPyramidInfer
-  extends Required<Omit<PyramidInferOptions, "prefillDecayStrategy" | "keep" | "cacheTokens" | "rowCap">> {
+/** Options that other settings are made of. */
+type Unresolved =
+  | "prefillDecayStrategy"
+  | "keep"
+  | "cacheTokens"
+  | "rowCap"
+  | "algorithm"
+  | "p"
+  | "pDecay"
+  | "minimum";
+
+/** Settings of the released code's algorithm after defaults and checks. */
+export interface ResolvedPyramidInfer extends Required<Omit<PyramidInferOptions, Unresolved>> {
   /** `geometric`, which a budget alone asks for: the ratio d at every layer, down to the sinks, whatever minContext. */
   readonly prefillDecayStrategy: DecayStrategy | "geometric";
   /** Share of the full cache's slots that may be allocated; undefined without such a budget. */
@@ -76,6 +98,12 @@ export const PYRAMID_INFER_PRESETS: Readonly<
 
 const STRATEGIES: readonly DecayStrategy[] = ["cosine", "constant", "linear"];
 
+/** Share of the newest tokens that are never dropped. */
+export function recentShare(value = 0.2): number {
+  if (typeof value === "number" && value >= 0 && value < 1) return value;
+  throw new RangeError(`recentRatio must be from 0 to below 1: received ${String(value)}`);
+}
+
 /**
  * Fills in what is left out and checks the rest.
  *
@@ -88,10 +116,7 @@ export function resolvePyramidInfer(options: PyramidInferOptions = {}): Resolved
   const { rowCap } = options;
   const { keep, cacheTokens } = budget(options);
   const genBlock = whole("genBlock", options.genBlock ?? 16, 4, 256);
-  const recentRatio = options.recentRatio ?? 0.2;
-  if (!(typeof recentRatio === "number" && recentRatio >= 0 && recentRatio < 1)) {
-    throw new RangeError(`recentRatio must be from 0 to below 1: received ${String(recentRatio)}`);
-  }
+  const recentRatio = recentShare(options.recentRatio);
   // The protected window follows the first layer's length, so a compressed block shrinks it; the next must not be
   // full at once.
   const highest = (genBlock - 2) / genBlock;

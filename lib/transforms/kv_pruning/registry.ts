@@ -47,6 +47,10 @@ export const KV_POLICIES: Readonly<Record<string, PolicyEntry>> = {
     summary: "Deep layers keep and compute fewer tokens; generated ones are compressed block by block",
     options: {
       ...BUDGET,
+      algorithm: ["code", "paper"],
+      p: "number",
+      pDecay: "number",
+      minimum: "whole",
       preset: Object.keys(PYRAMID_INFER_PRESETS),
       recentRatio: "number",
       prefillDecay: "number",

@@ -10,8 +10,6 @@ export type { Turn };
 
 /** What one layer of PyramidInfer does in a turn. */
 export interface LayerSchedule extends PolicyLayerSchedule {
-  /** Whether keep or keepSlots is less than rows - window. */
-  readonly selects: boolean;
   /** Tokens kept of a block of generated ones; the whole block below the start layer. */
   readonly genKeep: number;
 }
@@ -86,27 +84,10 @@ export function pyramidInferSchedule(options: ResolvedPyramidInfer, layers: numb
       sinks: Math.min(sinksOf(options, turn), keep, keepSlots),
       keep,
       keepSlots,
-      selects: Math.min(keep, keepSlots) < rows[layer] - window,
       genKeep,
       past,
       capacity: past + own,
     };
   });
   return { layers: schedules, left: rows[layers], windows, genBlock, slots };
-}
-
-/**
- * Slots that each layer holds after the prompt and `fed` new rows.
- *
- * @param fed rows fed after the prompt: one less than the tokens sampled
- */
-export function cacheLengths(schedule: Schedule, fed: number): number[] {
-  return schedule.layers.map(({ past, window, keepSlots, genKeep, capacity }) => {
-    let length = past + window + keepSlots;
-    for (let row = 1; row <= fed; row++) {
-      length = Math.min(length, capacity - 1) + 1; // A full layer evicts first.
-      if (schedule.windows[row] >= BLOCK_BIT) length -= schedule.genBlock - genKeep;
-    }
-    return length;
-  });
 }

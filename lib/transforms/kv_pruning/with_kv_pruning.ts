@@ -42,9 +42,16 @@ export function withKvPruning(policy: KvPolicy): <M extends PipelineModel>(model
     let layer = 0;
     const pruned = mapCores(
       model,
-      ({ core }) =>
+      ({ core }, index, count) =>
         core.kind === "softmax"
-          ? prunedCore({ name: policy.name, layers: shape.layers, layer, rule: rules[layer++], scheduleOf })
+          ? prunedCore({
+            name: policy.name,
+            layers: shape.layers,
+            layer,
+            last: index === count - 1,
+            rule: rules[layer++],
+            scheduleOf,
+          })
           : core,
     );
     const { name, options } = policy;

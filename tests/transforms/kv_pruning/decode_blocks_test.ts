@@ -4,11 +4,8 @@ import {
   type PyramidInferOptions,
   resolvePyramidInfer,
 } from "../../../lib/transforms/kv_pruning/pyramid_infer_options.ts";
-import {
-  cacheLengths,
-  pyramidInferSchedule,
-  type Turn,
-} from "../../../lib/transforms/kv_pruning/schedule.ts";
+import { pyramidInferSchedule, type Turn } from "../../../lib/transforms/kv_pruning/schedule.ts";
+import { cacheLengths } from "./cache_lengths.ts";
 import { randomNumbers } from "./random_numbers.ts";
 import { simulate } from "./step_simulator.ts";
 

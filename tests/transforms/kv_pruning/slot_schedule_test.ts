@@ -202,6 +202,11 @@ Deno.test("composePolicies() and perLayer() take what goes together", () => {
     TypeError,
     "The second policy must",
   );
+  assertThrows(
+    () => composePolicies(pyramidInfer({ algorithm: "paper" }), tova()).rules(shapeOf(2)),
+    TypeError,
+    "The first policy must know how much it keeps, and with pyramid-infer the attention decides that",
+  );
   const [rule] = composePolicies(snapKv(), tova()).rules(shapeOf(1));
   assertEquals(rule.decode, {
     type: "evict",
