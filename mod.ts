@@ -71,6 +71,7 @@ export {
   type PlanReport,
   planRun,
   type Prompt,
+  restoreSession,
   type Score,
   score,
   type ScoreOptions,

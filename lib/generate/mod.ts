@@ -11,4 +11,4 @@ export { type DeviceTraits } from "./plans.ts";
 export { type PlanOptions, type PlanReport, planRun } from "./report.ts";
 export { type GenerateRecord, type GenerateRun } from "./run.ts";
 export { type Score, score, type ScoreOptions } from "./score.ts";
-export { type Session, session, type SessionOptions } from "./session.ts";
+export { restoreSession, type Session, session, type SessionOptions } from "./session.ts";

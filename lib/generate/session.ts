@@ -1,10 +1,9 @@
 // A session: one sequence whose cache is kept between calls.
 
-import type { Turn } from "../graph/mod.ts";
-import { coresOf } from "../layers/mod.ts";
+import { readBuffer } from "../gpu/mod.ts";
 import type { Model } from "../models/mod.ts";
 import { decodeLoop, type DecodeResult } from "./decode_loop.ts";
-import { createEngine, type Engine, type EngineSpec } from "./engine.ts";
+import { createEngine, type Engine } from "./engine.ts";
 import { cacheTokens, generateSpec, makeRecords, outputHooks } from "./generate.ts";
 import { gpuOf } from "./gpu_of.ts";
 import { type GenerateOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
@@ -12,6 +11,7 @@ import { createOutput } from "./output.ts";
 import { prefill } from "./prefill.ts";
 import {
   allowedTokens,
+  checkIds,
   encodePrompt,
   type EncodePromptOptions,
   positionLimit,
@@ -20,6 +20,8 @@ import {
 } from "./prompt.ts";
 import { type GenerateRecord, type GenerateRun, type RunControl, startRun } from "./run.ts";
 import { writeSampling } from "./sampling_tables.ts";
+import { fitEngine, turnOf } from "./session_engine.ts";
+import { modelMark, packSession, unpackSession } from "./saved_session.ts";
 
 /** Options of {@linkcode session}. */
 export interface SessionOptions {
@@ -45,6 +47,11 @@ export interface Session extends Disposable {
   generate(prompt?: Prompt, options?: GenerateOptions): GenerateRun<GenerateRecord>;
   /** A second session that goes on from here by itself. */
   fork(): Promise<Session>;
+  /**
+   * The session as bytes: its tokens and all that its cache keeps, for {@linkcode restoreSession}. Of a model whose layers
+   * keep states that is little, however long the text.
+   */
+  save(): Promise<Uint8Array<ArrayBuffer>>;
   /** Frees the cache, when what is running has ended. */
   dispose(): void;
 }
@@ -65,6 +72,46 @@ export function session(model: Model, options: SessionOptions = {}): Session {
   }
   gpuOf(model);
   return createSession(model, cacheTokens, { ids: [], cached: 0, answered: 0 });
+}
+
+/**
+ * Goes on with a session that was saved, of the same model, here or in another process. Nothing is fed again.
+ *
+ * @throws {TypeError} when the bytes are no saved session, a damaged one, or one of another model.
+ * @throws {RangeError} when the cache is laid out otherwise on this device.
+ */
+export async function restoreSession(model: Model, bytes: Uint8Array): Promise<Session> {
+  requireCausal(model);
+  const { session: saved, contents } = unpackSession(bytes);
+  const { ids, cached, answered, cache } = saved;
+  if (saved.model !== modelMark(model)) {
+    throw new TypeError(
+      "The session is of another model, or of the same one pruned or stored otherwise: restore it with the model that " +
+        "it was saved from",
+    );
+  }
+  checkIds(model, ids);
+  const gpu = gpuOf(model);
+  if (!cache) return createSession(model, 1, { ids, cached: 0, answered });
+  const options = { edits: false, logprobs: undefined, batchInvariant: cache.batchInvariant, timings: false };
+  const engine = await createEngine(gpu, generateSpec(model, cache.turns, options, true));
+  try {
+    const { resources } = engine.cache;
+    for (const [name, buffer] of resources) {
+      const content = contents.get(name);
+      if (content?.length !== buffer.size || contents.size !== resources.size) {
+        throw new RangeError(
+          "The cache of the saved session is laid out otherwise than this device would: restore it on a device with the " +
+            "same limits, or feed its tokens again",
+        );
+      }
+      gpu.device.queue.writeBuffer(buffer, 0, content as Uint8Array<ArrayBuffer>);
+    }
+  } catch (error) {
+    engine.release();
+    throw error;
+  }
+  return createSession(model, 1, { ids, cached, answered, engine });
 }
 
 /** Where a session begins. */
@@ -209,57 +256,26 @@ function createSession(model: Model, least: number, start: SessionStart): Sessio
         return createSession(model, least, { ids, cached, answered, ...(copy ? { engine: copy } : {}) });
       });
     },
+    save(): Promise<Uint8Array<ArrayBuffer>> {
+      usable();
+      return queued(async () => {
+        const shared = { model: modelMark(model), ids, answered };
+        if (!engine || cached === 0) return packSession({ ...shared, cached: 0, buffers: [] }, []);
+        const { gpu, cache, spec: { sizes: { turns, batchInvariant } } } = engine;
+        const buffers = [...cache.resources];
+        const contents: Uint8Array[] = [];
+        for (const [, buffer] of buffers) {
+          contents.push(new Uint8Array(await readBuffer(gpu, buffer, 0, buffer.size)));
+        }
+        return packSession({
+          ...shared,
+          cached,
+          cache: { turns, batchInvariant },
+          buffers: buffers.map(([name, { size }]) => [name, size]),
+        }, contents);
+      });
+    },
     dispose,
     [Symbol.dispose]: dispose,
   };
-}
-
-/** The next turn of a sequence whose cache holds `position` tokens or what is left of them. */
-async function turnOf(
-  tokens: number,
-  maxTokens: number,
-  position: number,
-  engine: Engine | undefined,
-): Promise<Turn> {
-  const turn = { tokens, maxTokens, position };
-  if (!engine?.cache.layout.ragged || position === 0) return turn;
-  const layers = (await engine.cache.tokens()).map(([first]) => first);
-  return { ...turn, past: layers.map(({ live }) => live), used: layers.map(({ used }) => used) };
-}
-
-/** An engine with room for `need` tokens and the tables these options ask for; takes over what the old one keeps. */
-async function fitEngine(
-  model: Model,
-  old: Engine | undefined,
-  need: number,
-  turn: Turn,
-  options: ResolvedOptions,
-): Promise<Engine> {
-  // What a layer that prunes needs depends on the turn.
-  if (coresOf(model).some(({ prunes }) => prunes)) {
-    return await replace(old, generateSpec(model, [turn], options, true), turn);
-  }
-  const capacity = old?.spec.sizes.capacities[0] ?? 0;
-  if (old && capacity >= need && sameSampling(old, options)) return old;
-  const limit = positionLimit(model) ?? Infinity;
-  const grown = need <= capacity ? capacity : Math.max(need, Math.min(capacity * 2, limit));
-  const room = { tokens: grown - 1, maxTokens: 1, position: 0 };
-  return await replace(old, generateSpec(model, [room], options, true), turn);
-}
-
-/** An engine that takes over what another one keeps. */
-async function replace(old: Engine | undefined, spec: EngineSpec, { position }: Turn): Promise<Engine> {
-  const engine = await createEngine(gpuOf(spec.model), spec);
-  if (old) {
-    if (position > 0) await engine.cache.copyFrom(old.cache);
-    old.release();
-  }
-  return engine;
-}
-
-function sameSampling({ spec }: Engine, options: ResolvedOptions): boolean {
-  return spec.purpose.type === "sample" && spec.purpose.sampling.edits === options.edits &&
-    spec.purpose.sampling.logprobs === options.logprobs &&
-    spec.timed === options.timings &&
-    spec.sizes.batchInvariant === options.batchInvariant;
 }
