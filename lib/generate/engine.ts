@@ -18,18 +18,15 @@ import {
   type Counts,
   createWorkspace,
   type Plan,
-  type Step,
-  type Turn,
   type Workspace,
 } from "../graph/mod.ts";
 import type { Model } from "../models/mod.ts";
-import { LEFT_LOGIT_ROWS } from "../ops/mod.ts";
-import { TILE_ROWS } from "../../wgsl/attention_prefill.ts";
 import { NONE, SAMPLE_WORDS, STATE_WORDS } from "../../wgsl/tables.ts";
 import { storeOf } from "./gpu_of.ts";
 import { cacheSpec, deviceTraits, planFor, type Purpose, type RunSizes, stepLimits } from "./plans.ts";
+import { type PrefillSlice, prefillStep } from "./prefill_step.ts";
 import { createRunTables, type RunTables, tableBytes } from "./run_tables.ts";
-import { FORCED_FIRST_WORD, packRows, packSpans, packTiles, type StepRow, tileCount } from "./tables.ts";
+import { FORCED_FIRST_WORD, packRows, packSpans } from "./tables.ts";
 
 /** What an engine is made for. */
 export interface EngineSpec {
@@ -41,16 +38,6 @@ export interface EngineSpec {
   readonly sizes: RunSizes;
   /** Times every kernel. */
   readonly timed: boolean;
-}
-
-/** Rows of one prefill step that are put together from several sequences. */
-export interface PrefillSlice {
-  /** Rows in order; rows of a sequence stand together. */
-  readonly rows: readonly StepRow[];
-  /** Indexes of rows whose logits are wanted; of a model that drops rows, only the last one of a sequence. */
-  readonly logitRows: readonly number[];
-  /** The turns of all sequences of the run. */
-  readonly turns: readonly Turn[];
 }
 
 /** Plans, cache and tables of a run. */
@@ -173,29 +160,6 @@ export async function createEngine(gpu: Gpu, spec: EngineSpec): Promise<Engine> 
   }
 }
 
-/**
- * Where the rows whose logits are wanted stand among those that are left at the head.
- *
- * @throws {RangeError} when one of them may have been dropped.
- */
-function placeLogitRows(
-  plan: Plan,
-  step: Step,
-  rows: readonly StepRow[],
-  wanted: readonly number[],
-): readonly number[] | undefined {
-  const left = plan.results.logits.rows.from?.rows.name;
-  const counts = left === undefined ? undefined : plan.rowCounts.get(left)?.(step);
-  if (!counts) return undefined;
-  return wanted.map((row) => {
-    const { sequence } = rows[row];
-    if (rows[row + 1]?.sequence === sequence) {
-      throw new RangeError("A model that drops rows has logits of the last row of a sequence only");
-    }
-    return counts.slice(0, sequence + 1).reduce((a, b) => a + b, 0) - 1;
-  });
-}
-
 interface Parts {
   readonly cache: Cache;
   readonly workspace: Workspace;
@@ -258,29 +222,10 @@ function assemble(gpu: Gpu, spec: EngineSpec, parts: Parts): Engine {
     },
     write,
     table: tables.buffer,
-    prefill({ rows, logitRows, turns }, segments, record): void {
-      const { plan } = prefillPlan;
-      const tiles = packTiles(rows, TILE_ROWS);
-      const spans = packSpans(rows, sequences);
-      const step: Step = {
-        sequences: turns.map((turn, sequence) => ({ turn, rows: spans[sequence * 2 + 1] })),
-      };
-      write("rows", packRows(rows));
-      write("spans", spans);
-      write("tiles", tiles);
-      write("logitRows", new Uint32Array(logitRows));
-      const places = placeLogitRows(plan, step, rows, logitRows);
-      if (places) write(LEFT_LOGIT_ROWS, new Uint32Array(places));
-      for (const [name, { make }] of plan.stepTables) write(name, make(step, limits));
-      const picked = [...plan.rowCounts].map(([name, of]) => [name, of(step).reduce((a, b) => a + b, 0)]);
-      const sizes = [...plan.stepCounts].map(([name, of]) => [name, of(step)]);
-      counts = {
-        rows: rows.length,
-        logits: logitRows.length,
-        tiles: tileCount(tiles),
-        longest: Math.max(...rows.map((row) => row.position)) + 1,
-        ...Object.fromEntries([...picked, ...sizes]),
-      };
+    prefill(slice, segments, record): void {
+      const step = prefillStep(prefillPlan.plan, limits, slice);
+      for (const [name, data] of step.tables) write(name, data);
+      counts = step.counts;
       submit(prefillPlan, segments, record);
     },
     head(logitRows, segments, record): void {

@@ -44,7 +44,8 @@ function unknown(what: string, word: string, names: readonly string[], listed: s
 
 /**
  * Reads a name with its options in kebab case, of which those that are true or false need no value. `what` says what the
- * names are of, in the singular and the plural.
+ * names are of, in the singular and the plural. With `lenient`, a value of another type stays text: whoever takes it names the
+ * range.
  *
  * @throws {RangeError} a name or option that does not exist, with those that do, one that is given twice, or a value of another
  * type.
@@ -53,6 +54,7 @@ export function parseNamedOptions(
   text: string,
   what: readonly [singular: string, plural: string],
   entries: Readonly<Record<string, { readonly options: Readonly<Record<string, OptionType>> }>>,
+  lenient = false,
 ): NamedOptions {
   const colon = text.indexOf(":");
   const name = (colon < 0 ? text : text.slice(0, colon)).trim();
@@ -79,7 +81,7 @@ export function parseNamedOptions(
     if (Object.hasOwn(options, option)) throw new RangeError(`${name} is given ${word} twice: leave one out`);
     const written = equals < 0 ? undefined : part.slice(equals + 1).trim();
     const type = entry.options[option];
-    const value = valueOf(written, type);
+    const value = valueOf(written, type) ?? (lenient ? written ?? "nothing" : undefined);
     if (value === undefined) {
       const received = written === undefined ? "no value" : JSON.stringify(written);
       throw new RangeError(`${word} must be ${expected(type)}: received ${received}`);

@@ -44,7 +44,10 @@ export interface PyramidInferOptions {
   readonly genDecayStrategy?: DecayStrategy;
   /** Multiplies every layer's share of a block, from 0 to 1. */
   readonly genCompress?: number;
-  /** Generated tokens that are compressed at once, from 4 to 256. */
+  /**
+   * Generated tokens that are compressed at once, from 4 to 64: a block frees no more slots than steps may be under way
+   * that are taken back.
+   */
   readonly genBlock?: number;
   /** Share of the full cache's slots that may be allocated, above 0 to 1: decays and ratios are solved for it. */
   readonly keep?: number;
@@ -115,7 +118,7 @@ export function resolvePyramidInfer(options: PyramidInferOptions = {}): Resolved
   const released = PYRAMID_INFER_PRESETS[preset];
   const { rowCap } = options;
   const { keep, cacheTokens } = budget(options);
-  const genBlock = whole("genBlock", options.genBlock ?? 16, 4, 256);
+  const genBlock = whole("genBlock", options.genBlock ?? 16, 4, 64);
   const recentRatio = recentShare(options.recentRatio);
   // The protected window follows the first layer's length, so a compressed block shrinks it; the next must not be
   // full at once.

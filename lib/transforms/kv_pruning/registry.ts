@@ -1,6 +1,7 @@
 // The policies by name, with the options that each takes: what a command line or a table of results goes by.
 
 import { adaKv } from "./ada_kv.ts";
+import type { OptionType } from "../named_options.ts";
 import { expectedAttention } from "./expected_attention.ts";
 import { fastKv } from "./fast_kv.ts";
 import { h2o } from "./h2o.ts";
@@ -17,7 +18,7 @@ import { streamingLlm } from "./streaming_llm.ts";
 import { tova } from "./tova.ts";
 
 /** What an option takes: a real number, a whole one, true or false, or one of some words. */
-export type PolicyOptionType = "number" | "whole" | "boolean" | readonly string[];
+export type PolicyOptionType = Exclude<OptionType, "text">;
 
 /** A policy by name. */
 export interface PolicyEntry {
