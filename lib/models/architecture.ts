@@ -63,6 +63,24 @@ export interface ConfigReader {
   object(name: string): ConfigReader | undefined;
 }
 
+/** Sizes and ids that every model has: the sizes as an architecture read them, the ids from `config.json`. */
+export function modelConfig(
+  modelType: string,
+  sizes: Pick<ModelConfig, "vocabularySize" | "hiddenSize" | "contextLength">,
+  reader: ConfigReader,
+): ModelConfig {
+  const { vocabularySize, hiddenSize, contextLength } = sizes;
+  const [bosId] = reader.ids("bos_token_id");
+  return {
+    modelType,
+    vocabularySize,
+    hiddenSize,
+    contextLength,
+    eosIds: reader.ids("eos_token_id"),
+    ...(bosId === undefined ? {} : { bosId }),
+  };
+}
+
 /** Reads a parsed `config.json`. */
 export function configReader(path: string, fields: Readonly<Record<string, unknown>>): ConfigReader {
   const fail = (name: string, expected: string): never => {

@@ -20,7 +20,13 @@ import {
   type WeightView,
   whole,
 } from "../layers/mod.ts";
-import type { Architecture, ConfigReader, TensorSource, WeightSource } from "./architecture.ts";
+import {
+  type Architecture,
+  type ConfigReader,
+  modelConfig,
+  type TensorSource,
+  type WeightSource,
+} from "./architecture.ts";
 import { checkHeadSize, checkLimits, headSizeOf } from "./sizes.ts";
 
 /** Sizes of a Llama. */
@@ -263,16 +269,8 @@ export function llamaConfig(config: ConfigReader): LlamaConfig {
 export function llamaArchitecture(reader: ConfigReader, dtype: StorageType): Architecture {
   const config = llamaConfig(reader);
   const { weights, sources } = llamaWeights(config, dtype);
-  const [bosId] = reader.ids("bos_token_id");
   return {
-    config: {
-      modelType: "llama",
-      vocabularySize: config.vocabularySize,
-      hiddenSize: config.hiddenSize,
-      contextLength: config.contextLength,
-      eosIds: reader.ids("eos_token_id"),
-      ...(bosId === undefined ? {} : { bosId }),
-    },
+    config: modelConfig("llama", config, reader),
     sources,
     harmless: /rotary_emb\.inv_freq$/,
     pipeline: llama(config, weights),

@@ -32,7 +32,7 @@ import { diagAttention } from "../transforms/linear_attention/diag_attention.ts"
 import { linearAttention } from "../transforms/linear_attention/linear_core.ts";
 import { normAttention } from "../transforms/linear_attention/norm_attention.ts";
 import type { RotationOption } from "../transforms/linear_attention/rotation.ts";
-import type { Architecture, ConfigReader } from "./architecture.ts";
+import { type Architecture, type ConfigReader, modelConfig } from "./architecture.ts";
 import { type TransNormerConfig, transNormerConfig, type TransNormerLayer } from "./transnormer_config.ts";
 import { ranges, tensorOf, type WeightList, weightList } from "./weight_list.ts";
 
@@ -251,16 +251,8 @@ export function transNormerArchitecture(reader: ConfigReader, dtype: StorageType
   const config = transNormerConfig(reader);
   const list = weightList(dtype);
   const pipeline = transNormer(config, list);
-  const [bosId] = reader.ids("bos_token_id");
   return {
-    config: {
-      modelType: "transnormer",
-      vocabularySize: config.vocabularySize,
-      hiddenSize: config.hiddenSize,
-      contextLength: config.contextLength,
-      eosIds: reader.ids("eos_token_id"),
-      ...(bosId === undefined ? {} : { bosId }),
-    },
+    config: modelConfig("transnormer", config, reader),
     sources: list.sources,
     harmless: config.tied ? /^lm_head\.weight$|rotary_emb\.inv_freq$/ : /rotary_emb\.inv_freq$/,
     pipeline,

@@ -23,9 +23,9 @@ import {
 import { alibiSlopes } from "../transforms/linear_attention/decays.ts";
 import { lightningAttention } from "../transforms/linear_attention/lightning_attention.ts";
 import type { RotationOption } from "../transforms/linear_attention/rotation.ts";
-import type { Architecture, ConfigReader } from "./architecture.ts";
+import { type Architecture, type ConfigReader, modelConfig } from "./architecture.ts";
 import { checkHeadSize, checkLimits, headSizeOf } from "./sizes.ts";
-import { readFeatureMap } from "./transnormer_config.ts";
+import { readFeatureMap } from "./transnormer_words.ts";
 import { ranges, tensorOf, type WeightList, weightList } from "./weight_list.ts";
 
 /** Sizes and choices of a TransNormerLLM. */
@@ -240,16 +240,8 @@ export function transNormerLlmArchitecture(reader: ConfigReader, dtype: StorageT
   const config = transNormerLlmConfig(reader);
   const list = weightList(dtype);
   const pipeline = transNormerLlm(config, list);
-  const [bosId] = reader.ids("bos_token_id");
   return {
-    config: {
-      modelType: "transnormer",
-      vocabularySize: config.vocabularySize,
-      hiddenSize: config.hiddenSize,
-      contextLength: config.contextLength,
-      eosIds: reader.ids("eos_token_id"),
-      ...(bosId === undefined ? {} : { bosId }),
-    },
+    config: modelConfig("transnormer", config, reader),
     sources: list.sources,
     // A tied head may be stored once more, and slopes as a buffer.
     harmless: config.tied ? /^lm_head\.weight$|\.slopes?$/ : /\.slopes?$/,
