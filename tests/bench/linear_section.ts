@@ -28,17 +28,29 @@ export function lengthText(length: number): string {
   return length > 0 && length % 1024 === 0 ? `${length / 1024}k` : String(length);
 }
 
-/** A chart over lengths, with ticks that do not crowd. */
+/** A chart over lengths, both axes by powers, so that a crossover at short ones is seen. */
 export function chart(
   title: string,
   [xTitle, yTitle]: readonly [string, string],
   lines: readonly Line[],
 ): string {
-  const longest = Math.max(...lines.flatMap(({ points }) => points.map(([x]) => x)));
-  const highest = Math.max(...lines.flatMap(({ points }) => points.map(([, y]) => y ?? 0)));
-  const xTicks = Array.from({ length: 5 }, (_, i) => longest * i / 4);
-  const yRange = [0, highest * 1.05] as const;
-  return lineChart({ title, xTitle, yTitle, xTicks, yRange, yText: short, xText: lengthText }, lines);
+  const powers = lines.map((line) => ({
+    ...line,
+    points: line.points.map(([x, y]) => [Math.log2(x), y === undefined ? y : Math.log10(y)] as const),
+  }));
+  const lengths = powers.flatMap(({ points }) => points.map(([x]) => x));
+  const values = powers.flatMap(({ points }) => points.flatMap(([, y]) => y === undefined ? [] : [y]));
+  const xTicks = [...new Set(lengths)].sort((a, b) => a - b);
+  const yRange = [Math.floor(Math.min(...values)), Math.ceil(Math.max(...values))] as const;
+  return lineChart({
+    title,
+    xTitle,
+    yTitle,
+    xTicks,
+    yRange,
+    yText: (y) => short(10 ** y),
+    xText: (x) => lengthText(Math.round(2 ** x)),
+  }, powers);
 }
 
 /** Lines of cells by core; softmax is what the others are compared with. */
