@@ -1,5 +1,10 @@
 // Transforms one after the other.
 
+import type { PipelineModel } from "../layers/mod.ts";
+
+/** A function from a model to a model of the same type. */
+export type Transform = <M extends PipelineModel>(model: M) => M;
+
 /**
  * A transform that applies others from left to right: `compose(f, g)(model)` is `g(f(model))`.
  *
@@ -10,6 +15,6 @@
  * )(model);
  * ```
  */
-export function compose<M>(...transforms: readonly ((model: M) => M)[]): (model: M) => M {
+export function compose(...transforms: readonly Transform[]): Transform {
   return (model) => transforms.reduce((result, transform) => transform(result), model);
 }

@@ -14,7 +14,7 @@
  * @module
  */
 
-export { compose } from "./compose.ts";
+export { compose, type Transform } from "./compose.ts";
 export { type NamedOptions, type OptionType, parseNamedOptions } from "./named_options.ts";
 export { nearestName } from "./nearest_name.ts";
 export { cosFormer, type CosFormerOptions } from "./linear_attention/cos_former.ts";

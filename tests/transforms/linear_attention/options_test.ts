@@ -19,7 +19,7 @@ import {
   retention,
   withLinearAttention,
 } from "../../../mod.ts";
-import type { FeatureMap } from "../../../lib/transforms/mod.ts";
+import type { FeatureMap, Transform } from "../../../lib/transforms/mod.ts";
 import { sharedGpu } from "../../harness/kernel_case.ts";
 import { loadRandomLlama, randomLlama } from "../../harness/random_llama.ts";
 import { planRun } from "../../../mod.ts";
@@ -96,9 +96,14 @@ Deno.test("alibiDecays() are those of released checkpoints, paperDecays() those 
   assertEquals(paperDecays(4, 1, 2), [0, -1, -2, -3]);
 });
 
-Deno.test("compose() applies transforms from left to right", () => {
-  assertEquals(compose<string>((x) => `${x}a`, (x) => `${x}b`)("-"), "-ab");
-  assertEquals(compose<string>()("-"), "-");
+Deno.test("compose() applies transforms from left to right", async () => {
+  using model = await loadRandomLlama(gpu, randomLlama());
+  const marked = (mark: string): Transform => (one) => ({
+    ...one,
+    config: { ...one.config, modelType: one.config.modelType + mark },
+  });
+  assertEquals(compose(marked("a"), marked("b"))(model).config.modelType, "llamaab");
+  assertEquals(compose()(model), model);
 });
 
 Deno.test("every core of the registry is made by its name, with no option that it does not have", () => {

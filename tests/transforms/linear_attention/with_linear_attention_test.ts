@@ -16,7 +16,6 @@ import {
   generate,
   gla,
   lightningAttention,
-  type Model,
   normAttention,
   planRun,
   pyramidInfer,
@@ -55,7 +54,7 @@ const FREQUENCIES = Float64Array.from({ length: 6 }, (_, i) => 10000 ** (-i / 6)
 const GREEDY = { temperature: 0, logprobs: 1, ignoreEos: true } as const;
 
 /** Layer 1 decays by position, layer 2 has blocks; softmax before and after them. */
-const SWAP = compose<Model>(
+const SWAP = compose(
   withLinearAttention((layer, layers) => lightningAttention({ layer, layers }), {
     layers: (layer) => layer === 1,
   }),
