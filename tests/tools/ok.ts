@@ -17,8 +17,8 @@ const { exports } = JSON.parse(Deno.readTextFileSync(`${root}/deno.json`)) as {
   exports: Record<string, string>;
 };
 
-/** Folders whose tests take about as long as all others together: they mostly wait for the GPU. */
-const HALF = ["laws", "transforms", "wgsl"];
+/** Folders whose tests take about as long as all others together. */
+const HALF = ["cli", "laws", "transforms", "wgsl"];
 
 /** Two halves of the tests, by what stands in their folder. */
 function halves(): string[][] {
