@@ -70,6 +70,7 @@ export {
   type PlanOptions,
   type PlanReport,
   planRun,
+  positionLimit,
   type Prompt,
   restoreSession,
   type Score,

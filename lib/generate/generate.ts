@@ -3,6 +3,7 @@
 import type { Turn } from "../graph/mod.ts";
 import type { Pruning } from "../layers/mod.ts";
 import type { Model } from "../models/mod.ts";
+import { STATE_CACHE } from "../ops/mod.ts";
 import { decodeLoop, RING } from "./decode_loop.ts";
 import { createEngine, type Engine, type EngineSpec } from "./engine.ts";
 import { type GenerateOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
@@ -149,21 +150,23 @@ export function outputHooks(outputs: readonly Output[], options: ResolvedOptions
   };
 }
 
-/** Tokens in each layer's cache, by sequence: read from the device where layers keep different ones. */
+/** Tokens in each layer's cache, by sequence, 0 where it keeps a state: read from the device where layers keep different ones. */
 export async function cacheTokens(
   engine: Engine,
   outputs: readonly Output[],
   turns: readonly Turn[],
 ): Promise<number[][]> {
-  const { layout } = engine.cache;
-  if (layout.ragged) {
-    const layers = await engine.cache.tokens();
-    return turns.map((_, sequence) => layers.map((layer) => layer[sequence].live));
-  }
-  return turns.map(({ position, tokens }, i) => {
-    const { ids, stopToken } = outputs[i];
+  const { layout, layers } = engine.cache;
+  const live = layout.ragged ? await engine.cache.tokens() : undefined;
+  return turns.map(({ position, tokens }, sequence) => {
+    const { ids, stopToken } = outputs[sequence];
     const all = position + tokens + Math.max(0, ids.length - (stopToken ? 0 : 1));
-    return layout.layers.map(() => all);
+    let next = 0;
+    return layers.map(({ kind }) => {
+      if (kind === STATE_CACHE) return 0;
+      const layer = live?.[next++];
+      return layer ? layer[sequence].live : all;
+    });
   });
 }
 

@@ -6,7 +6,7 @@ export { forward, type ForwardOptions, type ForwardResult } from "./forward.ts";
 export { generate } from "./generate.ts";
 export { type GenerateOptions } from "./options.ts";
 export { type FinishReason, type Piece, type TokenLogprobs } from "./output.ts";
-export { type EncodePromptOptions, type Prompt } from "./prompt.ts";
+export { type EncodePromptOptions, positionLimit, type Prompt } from "./prompt.ts";
 export { type DeviceTraits } from "./plans.ts";
 export { type PlanOptions, type PlanReport, planRun } from "./report.ts";
 export { type GenerateRecord, type GenerateRun } from "./run.ts";

@@ -36,7 +36,7 @@ export interface GenerateRecord {
     readonly peak: number;
   };
   /**
-   * Tokens that the cache of each layer that keeps tokens has in the end. The last sampled token is not among them; what
+   * Tokens that each layer's cache keeps in the end, 0 where it keeps a state. The last sampled token is not among them; what
    * a run-ahead fed past a stop string is.
    */
   readonly cacheTokens: readonly number[];

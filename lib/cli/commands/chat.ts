@@ -1,6 +1,12 @@
 // cairn chat: a conversation, line by line.
 
-import { type GenerateOptions, type GenerateRecord, type Model, nearestName } from "../../../mod.ts";
+import {
+  type GenerateOptions,
+  type GenerateRecord,
+  type Model,
+  nearestName,
+  positionLimit,
+} from "../../../mod.ts";
 import { type Command, print } from "../command.ts";
 import { type Conversation, conversation } from "../conversation.ts";
 import { EXIT, refused, WrongCall } from "../errors.ts";
@@ -135,11 +141,12 @@ function statistics(
   talk: Conversation,
   model: Model,
 ): string {
-  const kept = cacheTokens.reduce((sum, tokens) => sum + tokens, 0) / cacheTokens.length;
+  const limit = positionLimit(model);
+  // Layers that keep a state have no tokens.
+  const layers = cacheTokens.filter((tokens) => tokens > 0);
+  const kept = layers.reduce((sum, tokens) => sum + tokens, 0) / layers.length;
   return `[${usage.promptTokens} tokens read, ${usage.completionTokens} written, ended by ${finishReason}, ` +
-    `${
-      timing.decodeTokensPerSecond.toFixed(0)
-    } tokens/s; ${talk.tokens} of ${model.config.contextLength} in use${
-      pruning ? `, ${kept.toFixed(0)} of them in a layer's cache` : ""
-    }]\n`;
+    `${timing.decodeTokensPerSecond.toFixed(0)} tokens/s; ${talk.tokens}${
+      limit === undefined ? "" : ` of ${limit}`
+    } in use${pruning ? `, ${kept.toFixed(0)} of them in a layer's cache` : ""}]\n`;
 }
