@@ -1,8 +1,8 @@
 // The SwiGLU feed-forward layer (Shazeer 2020), as in Llama.
 
 import type { WeightView } from "../graph/mod.ts";
-import { glu, linear } from "../ops/mod.ts";
-import { type Hidden, hidden, type Layer, leaf } from "./layer.ts";
+import { glu } from "./glu.ts";
+import { type Hidden, type Layer, leaf } from "./layer.ts";
 
 /** Weights of {@linkcode swiGlu}: ranges of one fused weight for gate and up, gate first. */
 export interface SwiGluWeights {
@@ -16,9 +16,6 @@ export interface SwiGluWeights {
 
 /** down(silu(gate(x)) · up(x)). */
 export function swiGlu(weights: SwiGluWeights): Layer<Hidden, Hidden> {
-  return leaf<Hidden, Hidden, SwiGluWeights>("swiGlu", weights, (trace, x) => {
-    const gate = linear(trace, x.value, weights.gate, "gate");
-    const up = linear(trace, x.value, weights.up, "up");
-    return hidden(linear(trace, glu(trace, gate, up, "silu"), weights.down, "down"));
-  });
+  const { apply } = glu({ ...weights, activation: "silu" });
+  return leaf<Hidden, Hidden, SwiGluWeights>("swiGlu", weights, apply);
 }

@@ -20,7 +20,7 @@ import {
   type WeightView,
   whole,
 } from "../layers/mod.ts";
-import { alibiSlopes } from "../transforms/linear_attention/decays.ts";
+import { alibiDecays, alibiSlopes } from "../transforms/linear_attention/decays.ts";
 import { lightningAttention } from "../transforms/linear_attention/lightning_attention.ts";
 import type { RotationOption } from "../transforms/linear_attention/rotation.ts";
 import { type Architecture, type ConfigReader, modelConfig } from "./architecture.ts";
@@ -64,10 +64,9 @@ export interface TransNormerLlmConfig {
   readonly contextLength: number;
 }
 
-/** Log decays of a layer: -slope · (1 - l / (L - 1) + 1e-5), as released; the only layer of a model counts as the first. */
-export function logDecaysOf({ slopes, layers }: TransNormerLlmConfig, layer: number): number[] {
-  const factor = 1 - (layers > 1 ? layer / (layers - 1) : 0) + 1e-5;
-  return slopes.map((slope) => -slope * factor);
+/** Log decays of a layer, as released, with the slopes of the config. */
+export function logDecaysOf({ heads, slopes, layers }: TransNormerLlmConfig, layer: number): number[] {
+  return alibiDecays(heads, layer, layers, slopes);
 }
 
 /** A list of numbers of a given length, or none. */

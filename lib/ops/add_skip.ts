@@ -9,6 +9,7 @@ import {
   valueOperand,
 } from "../graph/mod.ts";
 import { addSkip as addSkipKernel } from "../../wgsl/add_skip.ts";
+import { constantTable } from "./constant_table.ts";
 
 /** Arguments of {@linkcode addSkip}. */
 export interface AddSkipOptions {
@@ -53,8 +54,7 @@ export function addSkip(trace: Trace, x: Value, v: Value, options: AddSkipOption
   if (x.view || x.width / heads !== v.width / kvHeads) {
     throw new TypeError(`addSkip takes heads of one size: widths are ${x.width} and ${v.width}`);
   }
-  const table = `skip.${skip.join("_")}`;
-  trace.constants.set(table, () => Float32Array.from(skip));
+  const table = constantTable(trace, "skip", skip);
   const y = trace.value("skipped", x.rows, x.width);
   trace.append(addSkipOp, [x, v], [y], { ...options, table });
   return y;

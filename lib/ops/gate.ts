@@ -10,6 +10,7 @@ import {
 } from "../graph/mod.ts";
 import { gate as gateKernel, type GateKind } from "../../wgsl/gate.ts";
 import { scaleHeads as scaleHeadsKernel } from "../../wgsl/scale_heads.ts";
+import { constantTable } from "./constant_table.ts";
 
 export type { GateKind } from "../../wgsl/gate.ts";
 
@@ -65,8 +66,7 @@ export function gate(trace: Trace, x: Value, options: GateOptions): Value {
   }
   const y = trace.value("gate", x.rows, x.width);
   if (kind === "softplus" || kind === "state-space") {
-    const constants = `gate.${[...rates, ...biases].join("_")}`;
-    trace.constants.set(constants, () => Float32Array.from([...rates, ...biases]));
+    const constants = constantTable(trace, "gate", [...rates, ...biases]);
     trace.append(gateOp, [x], [y], { kind, scale, constants });
   } else trace.append(gateOp, [x], [y], { kind, scale });
   return y;

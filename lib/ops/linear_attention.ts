@@ -3,6 +3,7 @@
 import type { Trace, Value } from "../graph/mod.ts";
 import { checkLinearSizes, linearStateSize } from "../../wgsl/linear_decay.ts";
 import { linearAttentionOp, type LinearAttentionSpec } from "./linear_attention_op.ts";
+import { constantTable } from "./constant_table.ts";
 import { checkGroups, checkHeads, checkRows, checkState } from "./linear_shapes.ts";
 import type { RecurrentState } from "./recurrent_state.ts";
 
@@ -78,14 +79,5 @@ function slopesOf(trace: Trace, perHead: readonly number[], kvHeads: number): st
   if (wrong !== undefined) {
     throw new RangeError(`Decays are logarithms a position, finite and not above 0: one of them is ${wrong}`);
   }
-  const table = Float32Array.from(perHead);
-  // Two 32-bit FNV-1a hashes over the bits.
-  const hash = (basis: number) =>
-    new Uint32Array(table.buffer).reduce(
-      (h, word) => Math.imul(h ^ word ^ (word >>> 15), 0x01000193),
-      basis,
-    ) >>> 0;
-  const name = `slopes.${hash(0x811c9dc5).toString(36)}.${hash(0x9747b28c).toString(36)}`;
-  trace.constants.set(name, () => table);
-  return name;
+  return constantTable(trace, "slopes", perHead);
 }

@@ -10,6 +10,7 @@ export {
   type DiagScore,
   diagStateWords,
 } from "./diag_attention.ts";
+export { constantTable } from "./constant_table.ts";
 export { embedding } from "./embedding.ts";
 export { compressBlock, evictSlot, scoreSlots } from "./evict_tokens.ts";
 export { expectedAttention, type ExpectedAttentionOptions } from "./expected_attention.ts";

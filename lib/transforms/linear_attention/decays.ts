@@ -10,11 +10,16 @@ export function alibiSlopes(heads: number): number[] {
 
 /**
  * Released TransNormerLLM checkpoints: -slope · (1 - l / (L - 1) + 1e-5). A model of one layer has the factor 1 + 1e-5 of a
- * first layer.
+ * first layer. The slopes are ALiBi's unless others are given, one a head.
  */
-export function alibiDecays(heads: number, layer: number, layers: number): number[] {
+export function alibiDecays(
+  heads: number,
+  layer: number,
+  layers: number,
+  slopes: readonly number[] = alibiSlopes(heads),
+): number[] {
   const factor = 1 - (layers > 1 ? layer / (layers - 1) : 0) + 1e-5;
-  return alibiSlopes(heads).map((slope) => -slope * factor);
+  return slopes.map((slope) => -slope * factor);
 }
 
 /** The formula of the paper and of flash-linear-attention: -8 h / H · (1 - l / L), so that head 0 never forgets. */

@@ -26,17 +26,6 @@ export interface MappedRotation {
   readonly householder?: Weight;
 }
 
-/** Numbers as a short name (FNV-1a over their text, twice 32 bits). */
-export function contentName(prefix: string, numbers: readonly number[]): string {
-  let [a, b] = [0x811c9dc5, 0x9747b28c];
-  for (const letter of numbers.join()) {
-    const code = letter.charCodeAt(0);
-    a = Math.imul(a ^ code, 0x01000193);
-    b = Math.imul(b ^ code, 0x85ebca6b);
-  }
-  return `${prefix}.${numbers.length}.${[a, b].map((word) => (word >>> 0).toString(36)).join("")}`;
-}
-
 /**
  * What to rotate by; angles given as numbers become a table of the trace. With `restart`, positions begin anew in every
  * block of so many.
@@ -51,15 +40,18 @@ export function rotationOf(
 ): MappedRotation {
   if (option === "none" || (option === undefined && !shape.rotary)) return {};
   const { layout, thetas, perHead = false, householder } = option ?? ownRotation(shape);
-  let turns: string | Weight;
-  if (Array.isArray(thetas)) {
-    turns = contentName("turns", thetas);
-    trace.constants.set(turns, () => new Float32Array(ops.angleTurns(thetas).buffer as ArrayBuffer));
-  } else turns = thetas as Weight;
+  const turns = Array.isArray(thetas)
+    ? ops.constantTable(trace, "turns", thetas, turnTable)
+    : thetas as Weight;
   return {
     rotation: { layout, turns, perHead, ...(restart === undefined ? {} : { restart }) },
     ...(householder ? { householder } : {}),
   };
+}
+
+/** Angles as turns, in the bits of a table of f32. */
+function turnTable(thetas: readonly number[]): Float32Array {
+  return new Float32Array(ops.angleTurns(thetas).buffer);
 }
 
 /** The layer's rotary embedding, which the features take over. */
